@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <accelmm/error.hpp>
+#include <accelmm/fd.hpp>
+#include <accelmm/units.hpp>
+
+/// The system calls that accelmm makes, each once: close-on-exec always, EINTR retried, errno turned into Error, and a
+/// fault-injection point of the call's own name passed first. Nothing else in the tree calls the system, except the
+/// io_uring calls of src/loop (tools/check_syscalls.py).
+namespace accelmm::sys {
+
+// --- memory ---
+/// A new memfd with MFD_CLOEXEC | MFD_ALLOW_SEALING, truncated to `size`.
+[[nodiscard]] Result<UniqueFd> memfd_create(const char* name, ByteCount size);
+[[nodiscard]] Result<void> add_seals(FdView fd, int seals);
+[[nodiscard]] Result<int> get_seals(FdView fd);
+[[nodiscard]] Result<std::byte*> mmap(void* address, ByteCount length, int prot, int flags, FdView fd,
+                                      std::uint64_t offset);
+/// Cannot fail for ranges that mmap returned; checked.
+void munmap(std::byte* address, ByteCount length) noexcept;
+[[nodiscard]] Result<void> madvise(std::byte* address, ByteCount length, int advice);
+
+// --- files ---
+[[nodiscard]] Result<UniqueFd> open(const std::string& path, int flags, mode_t mode = 0);
+[[nodiscard]] Result<UniqueFd> duplicate(FdView fd);
+[[nodiscard]] Result<struct stat> fstat(FdView fd);
+/// O_* access mode and status flags of an open description.
+[[nodiscard]] Result<int> get_flags(FdView fd);
+[[nodiscard]] Result<void> flock(FdView fd, int operation);
+[[nodiscard]] Result<void> mkdir(const std::string& path, mode_t mode);
+[[nodiscard]] Result<void> unlink(const std::string& path);
+[[nodiscard]] Result<void> chmod(const std::string& path, mode_t mode);
+[[nodiscard]] Result<void> chown(const std::string& path, uid_t uid, gid_t gid);
+[[nodiscard]] Result<void> set_nonblocking(FdView fd);
+/// {read end, write end}, non-blocking.
+struct Pipe {
+  UniqueFd reader;
+  UniqueFd writer;
+};
+[[nodiscard]] Result<Pipe> pipe();
+[[nodiscard]] Result<std::size_t> read(FdView fd, std::span<std::byte> into);
+[[nodiscard]] Result<std::size_t> write(FdView fd, std::span<const std::byte> from);
+[[nodiscard]] Result<UniqueFd> eventfd();  // EFD_NONBLOCK
+
+// --- sockets: AF_UNIX SOCK_SEQPACKET ---
+/// A listening, non-blocking socket bound to `path` (at most 107 bytes) and created with mode 0600.
+[[nodiscard]] Result<UniqueFd> listen_seqpacket(const std::string& path);
+/// A connected socket, blocking.
+[[nodiscard]] Result<UniqueFd> connect_seqpacket(const std::string& path);
+[[nodiscard]] Result<struct ucred> peer_credentials(FdView socket);
+/// Sends one packet with descriptors beside it. Flags MSG_NOSIGNAL | extra.
+/// Errors  try_again with MSG_DONTWAIT and a full queue; EPIPE, ECONNRESET: the peer is gone.
+[[nodiscard]] Result<void> send_packet(FdView socket, std::span<const std::byte> bytes,
+                                       std::span<const FdView> fds, int extra_flags = 0);
+struct ReceivedPacket {
+  std::size_t size = 0;  // 0: the peer closed
+  std::vector<UniqueFd> fds;
+};
+/// Receives one packet of at most bytes.size() bytes and `max_fds` descriptors.
+/// Errors  protocol_error: the packet or its descriptors did not fit (what came is closed).
+///         try_again with MSG_DONTWAIT and nothing there.
+[[nodiscard]] Result<ReceivedPacket> receive_packet(FdView socket, std::span<std::byte> bytes,
+                                                    std::size_t max_fds, int extra_flags = 0);
+/// poll(2) on one descriptor; revents, 0 at the timeout. A negative timeout waits for ever.
+[[nodiscard]] Result<short> poll_one(FdView fd, short events, int timeout_ms);
+
+// --- time and process ---
+/// CLOCK_MONOTONIC in nanoseconds; never fails.
+[[nodiscard]] std::uint64_t monotonic_ns() noexcept;
+
+}  // namespace accelmm::sys
