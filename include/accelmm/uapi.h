@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ACCELMM_UAPI_H
+#define ACCELMM_UAPI_H
+
+/*
+ * What crosses between an application and a driver process.
+ *
+ * A node is a Unix SOCK_SEQPACKET socket. A packet is a struct accelmm_message_header and `size` bytes; descriptors
+ * travel beside it (SCM_RIGHTS) and are named in structs by their index in the packet. A session begins with HELLO;
+ * after that every packet is an ioctl and has exactly one reply with the same sequence number.
+ *
+ * ioctl structs: fixed width, natural alignment, explicit padding that must be zero, no pointers, no descriptors.
+ * A struct may grow at its end: a shorter one from an older application is extended with zeros, a longer one from a
+ * newer application is taken if what we do not know is zero (else E2BIG). Replies have the size of the request.
+ */
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ACCELMM_PROTOCOL_MAJOR 1
+#define ACCELMM_PROTOCOL_MINOR 0
+
+#define ACCELMM_MAGIC 0x4d434341u /* "ACCM" in the order of the bytes */
+#define ACCELMM_MAX_MESSAGE 65536 /* header included; a packet of the default socket buffer holds 212 960 */
+#define ACCELMM_MAX_FDS 8         /* per packet, both ways */
+#define ACCELMM_NAME_SIZE 32      /* with the terminating zero */
+
+enum {
+  ACCELMM_MESSAGE_HELLO = 1,
+  ACCELMM_MESSAGE_IOCTL = 2,
+};
+
+/*
+ *  0        4      6         8         12        16       20     24
+ *  | magic  | kind | fd_count| sequence| command | status | size | payload...
+ */
+struct accelmm_message_header {
+  __u32 magic;
+  __u16 kind;     /* ACCELMM_MESSAGE_*; a reply has the kind of its request */
+  __u16 fd_count; /* descriptors beside this packet */
+  __u32 sequence; /* chosen by the application, echoed by the reply */
+  __u32 command;  /* ioctl number, 0 for HELLO */
+  __s32 status;   /* reply: 0 or a negative errno; request: 0 */
+  __u32 size;     /* bytes that follow this header */
+};
+
+struct accelmm_hello {
+  __u16 major; /* application: what it speaks; reply: what will be spoken */
+  __u16 minor;
+  __u32 node;     /* reply: ACCELMM_NODE_* */
+  __u64 features; /* none defined yet: 0 */
+  __u32 device;   /* reply: number of the device */
+  __u32 max_message;
+  __u32 max_fds;
+  __u32 reserved;
+  __u64 session; /* reply: number of the session, unique in the driver process */
+};
+
+enum {
+  ACCELMM_NODE_COMPUTE = 0,
+  ACCELMM_NODE_CONTROL = 1,
+};
+
+#define ACCELMM_IOCTL_TYPE 0xEA
+#define ACCELMM_IO(nr) _IO(ACCELMM_IOCTL_TYPE, nr)
+#define ACCELMM_IOR(nr, type) _IOR(ACCELMM_IOCTL_TYPE, nr, type)
+#define ACCELMM_IOW(nr, type) _IOW(ACCELMM_IOCTL_TYPE, nr, type)
+#define ACCELMM_IOWR(nr, type) _IOWR(ACCELMM_IOCTL_TYPE, nr, type)
+/* Numbers [begin, end) belong to the driver, as in DRM; the rest is common. */
+#define ACCELMM_DRIVER_IOCTL_BEGIN 0x40
+#define ACCELMM_DRIVER_IOCTL_END 0xa0
+
+/* A point on one of the session's timelines. */
+struct accelmm_point {
+  __u32 timeline; /* ACCELMM_TIMELINE_* */
+  __u32 reserved;
+  __u64 value; /* 0 is always reached */
+};
+enum {
+  ACCELMM_TIMELINE_ADDRESS_SPACE = 0,
+  ACCELMM_TIMELINE_JOBS = 1,
+};
+
+/* --- INFO: facts, fixed and dynamic; the only ioctl of a control node --- */
+#define ACCELMM_INFO_DATA_SIZE 472
+struct accelmm_info {
+  __u32 topic; /* ACCELMM_INFO_*, or a driver's own from ACCELMM_INFO_DRIVER on */
+  __u32 size;  /* out: bytes that the topic has; data holds them, cut to ACCELMM_INFO_DATA_SIZE, rest zero */
+  __u8 data[ACCELMM_INFO_DATA_SIZE]; /* out */
+};
+#define ACCELMM_IOCTL_INFO ACCELMM_IOWR(0x00, struct accelmm_info)
+
+enum {
+  ACCELMM_INFO_DEVICE = 0,
+  ACCELMM_INFO_USAGE = 1,
+  ACCELMM_INFO_SESSION = 2,
+  ACCELMM_INFO_FAULT = 3,
+  ACCELMM_INFO_DRIVER = 0x1000,
+};
+
+enum {
+  ACCELMM_STATUS_OPERATIONAL = 0,
+  ACCELMM_STATUS_REMOVED = 6, /* 1-5 are kept for the states around reset */
+};
+
+/* ACCELMM_INFO_DEVICE: what does not change while the device is registered. */
+struct accelmm_info_device {
+  __u8 driver[ACCELMM_NAME_SIZE];
+  __u8 mmu_format[ACCELMM_NAME_SIZE]; /* empty: the device has no MMU */
+  __u32 driver_version;               /* major << 16 | minor */
+  __u32 number;
+  __u32 node; /* of this session: ACCELMM_NODE_* */
+  __u32 exclusive; /* 1: one compute session at a time */
+  __u64 memory_size;       /* device memory that sessions can allocate, bytes */
+  __u64 memory_page_size;  /* bytes */
+  __u64 host_page_size;    /* bytes */
+  __u64 host_window_size;  /* bytes */
+  __u64 va_begin;          /* device addresses that an address space can map */
+  __u64 va_end;
+};
+
+/* ACCELMM_INFO_USAGE: how the device is used now. Counters only grow. */
+struct accelmm_info_usage {
+  __u32 status; /* ACCELMM_STATUS_* */
+  __u32 compute_sessions;
+  __u32 control_sessions;
+  __u32 reserved;
+  __u64 memory_total; /* device memory for sessions, bytes */
+  __u64 memory_used;
+  __u64 host_used;        /* host buffers of this device's sessions, bytes */
+  __u64 page_table_bytes; /* tables of all address spaces */
+  __u64 mappings;         /* device mappings now */
+  __u64 buffers;          /* buffers and imports now */
+  __u64 exports_total;
+  __u64 imports_total;
+  __u64 sessions_total;
+  __u64 ioctls_total;
+  __u64 faults_total;
+  __u64 jobs_total;     /* points reached or failed on job timelines */
+  __u64 engine_busy_ns; /* sum over the device's engines */
+  __u64 time_ns;        /* CLOCK_MONOTONIC when this was read */
+};
+
+/* ACCELMM_INFO_SESSION: the caller's own session (compute nodes). */
+struct accelmm_info_session {
+  __u64 session;
+  __u32 asid;
+  __u32 reserved;
+  __u64 buffers;
+  __u64 buffer_bytes;
+  __u64 mappings;
+  __u64 mapped_bytes;
+  __u64 page_table_bytes;
+  __u64 quota_bytes;
+  __u64 quota_buffers;
+  __u64 quota_mappings;
+};
+
+enum {
+  ACCELMM_ACCESS_READ = 1,
+  ACCELMM_ACCESS_WRITE = 2,
+};
+
+/* ACCELMM_INFO_FAULT: the last fault of this session's jobs (compute) or of the device (control). */
+struct accelmm_info_fault {
+  __u64 count;   /* faults so far; 0: the rest is 0 */
+  __u64 address; /* device address that the engine used */
+  __u64 time_ns; /* CLOCK_MONOTONIC */
+  __u64 point;   /* job that faulted: value on the job timeline */
+  __u32 access;  /* ACCELMM_ACCESS_* that was refused */
+  __u32 asid;
+  __u32 engine; /* driver's numbering */
+  __u32 level;  /* page-table level where the walk ended, 0 the root */
+};
+
+/* --- buffers --- */
+enum {
+  ACCELMM_DOMAIN_HOST = 0,   /* CPU-mappable host memory */
+  ACCELMM_DOMAIN_DEVICE = 1, /* memory of the device */
+};
+enum {
+  ACCELMM_ALLOC_CONTIGUOUS = 1 << 0,   /* device memory: one extent, or ENOMEM */
+  ACCELMM_ALLOC_CPU_VISIBLE = 1 << 1,  /* device memory: can be mapped by the CPU and exported */
+  ACCELMM_ALLOC_CPU_READ_ONLY = 1 << 2 /* nobody outside the driver process can ever map it writable */
+};
+struct accelmm_alloc {
+  __u64 size; /* in: bytes, > 0; out: rounded up to pages */
+  __u32 domain;
+  __u32 flags;
+  __u64 handle; /* out */
+};
+#define ACCELMM_IOCTL_ALLOC ACCELMM_IOWR(0x01, struct accelmm_alloc)
+
+/* Drops the handle. Mappings, exports and imports keep the memory until they end. */
+struct accelmm_free {
+  __u64 handle;
+};
+#define ACCELMM_IOCTL_FREE ACCELMM_IOW(0x02, struct accelmm_free)
+
+/* A piece of a buffer for the CPU: the reply carries a descriptor to mmap(MAP_SHARED) at fd_offset. */
+struct accelmm_map_cpu {
+  __u64 handle;
+  __u64 offset;    /* multiple of the host page size */
+  __u64 length;    /* > 0, multiple of the host page size */
+  __u32 access;    /* ACCELMM_ACCESS_* */
+  __u32 fd;        /* out: index of the descriptor in the reply */
+  __u64 fd_offset; /* out: where the piece begins in the descriptor */
+};
+#define ACCELMM_IOCTL_MAP_CPU ACCELMM_IOWR(0x03, struct accelmm_map_cpu)
+
+enum {
+  ACCELMM_PLACE_ANYWHERE = 0,
+  ACCELMM_PLACE_HINT = 1,  /* at `address` if it is free, else anywhere */
+  ACCELMM_PLACE_FIXED = 2, /* at `address`, or EADDRINUSE */
+};
+struct accelmm_map_device {
+  __u64 handle;
+  __u64 offset; /* multiple of the device's page size */
+  __u64 length;
+  __u64 address; /* in: hint or fixed address; out: where it is */
+  __u32 placement;
+  __u32 access;
+  struct accelmm_point point; /* out: reached when the device can use it */
+};
+#define ACCELMM_IOCTL_MAP_DEVICE ACCELMM_IOWR(0x04, struct accelmm_map_device)
+
+struct accelmm_unmap_device {
+  __u64 address;              /* where a mapping begins */
+  struct accelmm_point point; /* out: reached when the device cannot use it any more */
+};
+#define ACCELMM_IOCTL_UNMAP_DEVICE ACCELMM_IOWR(0x05, struct accelmm_unmap_device)
+
+/* --- sharing --- */
+struct accelmm_piece {
+  __u32 fd; /* index of the descriptor in the packet */
+  __u32 reserved;
+  __u64 offset;
+  __u64 length;
+};
+#define ACCELMM_MAX_PIECES ACCELMM_MAX_FDS
+
+/* A view as a list of {fd, offset, length}; the descriptors come with the reply. */
+struct accelmm_export {
+  __u64 handle;
+  __u64 offset;
+  __u64 length;
+  __u32 flags; /* none defined: 0 */
+  __u32 count; /* out: pieces used */
+  struct accelmm_piece pieces[ACCELMM_MAX_PIECES]; /* out */
+};
+#define ACCELMM_IOCTL_EXPORT ACCELMM_IOWR(0x06, struct accelmm_export)
+
+/* Makes a buffer of a list of sealed memfds or dma-bufs; the descriptors come with the request. */
+struct accelmm_import {
+  __u64 handle; /* out */
+  __u64 size;   /* out */
+  __u32 flags;  /* in: none defined: 0 */
+  __u32 count;  /* in */
+  __u32 access; /* out: ACCELMM_ACCESS_* that the import allows */
+  __u32 reserved;
+  struct accelmm_piece pieces[ACCELMM_MAX_PIECES]; /* in */
+};
+#define ACCELMM_IOCTL_IMPORT ACCELMM_IOWR(0x07, struct accelmm_import)
+
+/* --- waiting --- */
+/* Replies when the point is reached (0), its job failed (the job's errno), or the deadline passed (ETIMEDOUT). */
+struct accelmm_wait {
+  struct accelmm_point point;
+  __u64 deadline_ns; /* CLOCK_MONOTONIC; 0 only asks */
+};
+#define ACCELMM_IOCTL_WAIT ACCELMM_IOW(0x08, struct accelmm_wait)
+
+/* A descriptor to poll: readable when a watched point is reached, hung up when the driver is gone. The reply carries
+ * the read end of a pipe; reads return whole struct accelmm_event. */
+struct accelmm_events {
+  __u32 fd; /* out: index of the descriptor in the reply */
+  __u32 reserved;
+};
+#define ACCELMM_IOCTL_EVENTS ACCELMM_IOWR(0x09, struct accelmm_events)
+
+/* Asks for one event when the point is reached or failed. ENOTCONN before ACCELMM_IOCTL_EVENTS. */
+struct accelmm_watch {
+  struct accelmm_point point;
+};
+#define ACCELMM_IOCTL_WATCH ACCELMM_IOW(0x0a, struct accelmm_watch)
+
+struct accelmm_event {
+  struct accelmm_point point;
+  __s32 status; /* 0, or the negative errno of the job */
+  __u32 lost;   /* events dropped before this one because nobody read */
+};
+
+#ifdef __cplusplus
+}  /* extern "C" */
+
+static_assert(sizeof(struct accelmm_message_header) == 24, "wire format");
+static_assert(sizeof(struct accelmm_hello) == 40, "wire format");
+static_assert(sizeof(struct accelmm_point) == 16, "wire format");
+static_assert(sizeof(struct accelmm_info) == 480, "wire format");
+static_assert(sizeof(struct accelmm_info_device) == 128, "wire format");
+static_assert(sizeof(struct accelmm_info_usage) == 128, "wire format");
+static_assert(sizeof(struct accelmm_info_session) == 80, "wire format");
+static_assert(sizeof(struct accelmm_info_fault) == 48, "wire format");
+static_assert(sizeof(struct accelmm_alloc) == 24, "wire format");
+static_assert(sizeof(struct accelmm_free) == 8, "wire format");
+static_assert(sizeof(struct accelmm_map_cpu) == 40, "wire format");
+static_assert(sizeof(struct accelmm_map_device) == 56, "wire format");
+static_assert(sizeof(struct accelmm_unmap_device) == 24, "wire format");
+static_assert(sizeof(struct accelmm_piece) == 24, "wire format");
+static_assert(sizeof(struct accelmm_export) == 224, "wire format");
+static_assert(sizeof(struct accelmm_import) == 224, "wire format");
+static_assert(sizeof(struct accelmm_wait) == 24, "wire format");
+static_assert(sizeof(struct accelmm_events) == 8, "wire format");
+static_assert(sizeof(struct accelmm_watch) == 16, "wire format");
+static_assert(sizeof(struct accelmm_event) == 24, "wire format");
+#endif
+
+#endif /* ACCELMM_UAPI_H */
