@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <accelmm/bus.hpp>
+#include <accelmm/mmu/address_space.hpp>
+#include <accelmm/units.hpp>
+
+namespace accelmm {
+
+/// Memory on the device. The first `private_size` bytes hold page tables and what the driver keeps there; sessions
+/// allocate from the rest.
+struct DeviceMemoryDescription {
+  ByteCount size;
+  ByteCount private_size;
+};
+
+/// An on-chip MMU: its page-table format and the device addresses that sessions map.
+struct MmuDescription {
+  const char* format_name;  ///< shown by INFO, at most 31 bytes
+  mmu::AddressSpaceFactory make_address_space;
+  Range<DeviceAddr> va;
+  std::uint32_t address_spaces;  ///< ASIDs 1 to this number
+};
+
+/// How many compute sessions a device takes at once.
+enum class ComputeSessions : std::uint8_t { one, many };
+
+/// Owner and modes of the two nodes. uid or gid -1 leave what the process has.
+struct NodePermissions {
+  uid_t uid = static_cast<uid_t>(-1);
+  gid_t gid = static_cast<gid_t>(-1);
+  mode_t compute_mode = 0660;
+  mode_t control_mode = 0666;
+};
+
+/// What a session may hold. Exceeding one is EDQUOT to that session and nothing to others.
+struct Quota {
+  ByteCount bytes = ByteCount(std::uint64_t{64} << 30);
+  std::uint32_t buffers = 16384;  ///< a process holds some 20 000 memfds (RLIMIT_NOFILE, vm.max_map_count)
+  std::uint32_t mappings = 65536;
+  std::uint32_t waits = 256;      ///< pending WAIT and WATCH calls
+};
+
+/// What a driver says about its device when it registers it.
+struct DeviceDescription {
+  std::string driver_name;           ///< at most 31 bytes
+  std::uint32_t driver_version = 0;  ///< major << 16 | minor
+  std::optional<DeviceMemoryDescription> memory;
+  std::optional<MmuDescription> mmu;
+  ComputeSessions compute_sessions = ComputeSessions::many;
+  NodePermissions permissions;
+  Quota session_quota;
+};
+
+/// A registered device, as its driver sees it.
+///
+/// Threads   number(), bus() and add_busy_ns() from any thread.
+/// Lifetime  from Driver::probe to the end of Driver::remove.
+class Device {
+ public:
+  Device(std::uint32_t number, BusPort& bus) : number_(number), bus_(bus) {}
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  [[nodiscard]] std::uint32_t number() const { return number_; }
+  /// How the hardware reaches memory: device memory from bus address 0, attached host memory above it.
+  [[nodiscard]] BusPort& bus() const { return bus_; }
+  /// Adds to the time that the device's engines have worked, for monitoring.
+  void add_busy_ns(std::uint64_t ns) { busy_ns_.fetch_add(ns, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t busy_ns() const { return busy_ns_.load(std::memory_order_relaxed); }
+
+ private:
+  std::uint32_t number_;
+  BusPort& bus_;
+  std::atomic<std::uint64_t> busy_ns_{0};
+};
+
+}  // namespace accelmm

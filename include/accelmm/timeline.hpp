@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include <accelmm/access.hpp>
+#include <accelmm/completion.hpp>
+#include <accelmm/units.hpp>
+
+namespace accelmm {
+
+/// What a device's engine could not reach.
+struct Fault {
+  DeviceAddr address;
+  Access access;         ///< what was refused
+  std::uint32_t asid;
+  std::uint32_t engine;  ///< the driver's numbering
+  std::uint32_t level;   ///< page-table level where the walk ended; 0 is the root
+};
+
+/// A monotonic counter that others wait for: jobs of a session, or changes of its address space.
+///
+/// Points are taken in order by next() and reached in order: reaching n reaches all before it. A point may fail instead;
+/// then whoever waits for exactly that point gets its error, and later points are unaffected.
+/// Threads   all functions from any thread; completions run in the thread that reaches the point.
+/// Lifetime  shared: a job that ends after its session may still reach its point.
+class Timeline {
+ public:
+  using Observer = std::function<void(const std::optional<Fault>&)>;
+  /// `observer` is called once for each point that ends, by the thread that ends it. May be empty.
+  explicit Timeline(Observer observer = {}) : observer_(std::move(observer)) {}
+
+  /// Takes the next point; the first one is 1.
+  [[nodiscard]] std::uint64_t next();
+  /// The last point reached; 0 before any.
+  [[nodiscard]] std::uint64_t reached() const;
+  /// Ends `point` and all before it. A point already reached is ignored.
+  void reach(std::uint64_t point);
+  /// Ends `point` with an error, and all before it without.
+  void fail(std::uint64_t point, Errc code);
+  /// Ends `point` with Errc::fault and keeps what happened for last_fault().
+  void fail(std::uint64_t point, const Fault& fault);
+
+  /// The outcome of a point, or nothing while it is pending. Outcomes of the last 64 failures are kept.
+  /// A point that next() never gave out reads as Errc::invalid_argument.
+  [[nodiscard]] std::optional<Result<void>> outcome(std::uint64_t point) const;
+  /// Calls `done` with the outcome once there is one, at once if there is.
+  void when_reached(std::uint64_t point, Completion done);
+  /// Ends all waiting with `code`; points stay as they are.
+  void abandon_waiters(Errc code);
+
+  struct FaultRecord {
+    Fault fault;
+    std::uint64_t point;
+    std::uint64_t time_ns;  ///< CLOCK_MONOTONIC
+    std::uint64_t count;    ///< faults on this timeline so far
+  };
+  [[nodiscard]] std::optional<FaultRecord> last_fault() const;
+
+ private:
+  struct Waiter {
+    std::uint64_t point;
+    Completion done;
+  };
+  struct Failure {
+    std::uint64_t point;
+    Errc code;
+  };
+  void end(std::uint64_t point, std::optional<Errc> code, const std::optional<Fault>& fault);
+  [[nodiscard]] std::optional<Result<void>> outcome_locked(std::uint64_t point) const;
+
+  Observer observer_;
+  mutable std::mutex mutex_;
+  std::uint64_t last_ = 0;
+  std::uint64_t reached_ = 0;
+  std::deque<Failure> failures_;
+  std::vector<Waiter> waiters_;
+  std::optional<FaultRecord> last_fault_;
+};
+
+}  // namespace accelmm
