@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include <accelmm/error.hpp>
+
 namespace accelmm {
 
 /// A borrowed file descriptor: valid while its owner lives, never closed through this.
@@ -44,5 +46,8 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+/// A second descriptor of the same open file, close-on-exec.
+[[nodiscard]] Result<UniqueFd> duplicate(FdView fd);
 
 }  // namespace accelmm

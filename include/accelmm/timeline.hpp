@@ -32,8 +32,9 @@ struct Fault {
 /// Lifetime  shared: a job that ends after its session may still reach its point.
 class Timeline {
  public:
-  using Observer = std::function<void(const std::optional<Fault>&)>;
-  /// `observer` is called once for each point that ends, by the thread that ends it. May be empty.
+  /// Sees what monitoring counts: how many points ended, and the fault if one of them failed by one.
+  using Observer = std::function<void(std::uint64_t ended, const std::optional<Fault>& fault)>;
+  /// `observer` is called under no lock by the thread that ends points. May be empty.
   explicit Timeline(Observer observer = {}) : observer_(std::move(observer)) {}
 
   /// Takes the next point; the first one is 1.
@@ -50,8 +51,11 @@ class Timeline {
   /// The outcome of a point, or nothing while it is pending. Outcomes of the last 64 failures are kept.
   /// A point that next() never gave out reads as Errc::invalid_argument.
   [[nodiscard]] std::optional<Result<void>> outcome(std::uint64_t point) const;
-  /// Calls `done` with the outcome once there is one, at once if there is.
-  void when_reached(std::uint64_t point, Completion done);
+  using WaiterId = std::uint64_t;
+  /// Calls `done` with the outcome once there is one, at once if there is (then the id is 0).
+  WaiterId when_reached(std::uint64_t point, Completion done);
+  /// Forgets a waiter, whose completion ends as `canceled`; one that has ended is ignored.
+  void cancel(WaiterId waiter);
   /// Ends all waiting with `code`; points stay as they are.
   void abandon_waiters(Errc code);
 
@@ -65,6 +69,7 @@ class Timeline {
 
  private:
   struct Waiter {
+    WaiterId id;
     std::uint64_t point;
     Completion done;
   };
@@ -81,6 +86,7 @@ class Timeline {
   std::uint64_t reached_ = 0;
   std::deque<Failure> failures_;
   std::vector<Waiter> waiters_;
+  WaiterId last_waiter_ = 0;
   std::optional<FaultRecord> last_fault_;
 };
 

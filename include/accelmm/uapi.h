@@ -274,8 +274,8 @@ struct accelmm_wait {
 };
 #define ACCELMM_IOCTL_WAIT ACCELMM_IOW(0x08, struct accelmm_wait)
 
-/* A descriptor to poll: readable when a watched point is reached, hung up when the driver is gone. The reply carries
- * the read end of a pipe; reads return whole struct accelmm_event. */
+/* A descriptor to poll: readable when a watched point is reached, hung up when the driver is gone. Each
+ * read(2) of it returns one struct accelmm_event. */
 struct accelmm_events {
   __u32 fd; /* out: index of the descriptor in the reply */
   __u32 reserved;

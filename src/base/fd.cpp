@@ -5,6 +5,8 @@
 
 #include <unistd.h>
 
+#include "base/system.hpp"
+
 namespace accelmm {
 
 // Linux frees the number whatever close() returns, EINTR included: a second close() would hit a
@@ -16,5 +18,7 @@ void UniqueFd::reset(int fd) noexcept {
   static_cast<void>(::close(old));
   errno = saved_errno;
 }
+
+Result<UniqueFd> duplicate(FdView fd) { return sys::duplicate(fd); }
 
 }  // namespace accelmm

@@ -59,6 +59,11 @@ struct Pipe {
 [[nodiscard]] Result<UniqueFd> listen_seqpacket(const std::string& path);
 /// A connected socket, blocking.
 [[nodiscard]] Result<UniqueFd> connect_seqpacket(const std::string& path);
+struct SocketPair {
+  UniqueFd first;
+  UniqueFd second;
+};
+[[nodiscard]] Result<SocketPair> socket_pair();
 [[nodiscard]] Result<struct ucred> peer_credentials(FdView socket);
 /// Sends one packet with descriptors beside it. Flags MSG_NOSIGNAL | extra.
 /// Errors  try_again with MSG_DONTWAIT and a full queue; EPIPE, ECONNRESET: the peer is gone.

@@ -99,6 +99,14 @@ Result<UniqueFd> connect_seqpacket(const std::string& path) {
   return socket;
 }
 
+Result<SocketPair> socket_pair() {
+  int ends[2] = {-1, -1};
+  const int type = SOCK_SEQPACKET | SOCK_CLOEXEC;
+  if (system_call("socketpair", [&] { return ::socketpair(AF_UNIX, type, 0, ends); }) != 0)
+    return fail_errno(errno, "socketpair failed");
+  return SocketPair{UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
 Result<struct ucred> peer_credentials(FdView socket) {
   ucred credentials = {};
   socklen_t size = sizeof(credentials);
