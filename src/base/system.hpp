@@ -36,6 +36,8 @@ void munmap(std::byte* address, ByteCount length) noexcept;
 [[nodiscard]] Result<UniqueFd> open(const std::string& path, int flags, mode_t mode = 0);
 [[nodiscard]] Result<UniqueFd> duplicate(FdView fd);
 [[nodiscard]] Result<struct stat> fstat(FdView fd);
+/// The magic number of the file system that holds a file, as in linux/magic.h.
+[[nodiscard]] Result<std::int64_t> file_system_magic(FdView fd);
 /// O_* access mode and status flags of an open description.
 [[nodiscard]] Result<int> get_flags(FdView fd);
 [[nodiscard]] Result<void> flock(FdView fd, int operation);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 namespace accelmm::sys {
@@ -26,6 +27,13 @@ Result<struct stat> fstat(FdView fd) {
   if (system_call("fstat", [&] { return ::fstat(fd.get(), &status); }) != 0)
     return fail_errno(errno, "fstat failed");
   return status;
+}
+
+Result<std::int64_t> file_system_magic(FdView fd) {
+  struct statfs status = {};
+  if (system_call("file_system_magic", [&] { return ::fstatfs(fd.get(), &status); }) != 0)
+    return fail_errno(errno, "fstatfs failed");
+  return static_cast<std::int64_t>(status.f_type);
 }
 
 Result<int> get_flags(FdView fd) {
