@@ -55,21 +55,21 @@ Result<void> check_file(FdView fd, ByteCount fd_offset, ByteCount length, Access
 
 }  // namespace
 
-Result<std::unique_ptr<MemoryWindow>> MemoryWindow::create(ByteCount size, Backdrop backdrop) {
+Result<MemoryWindow> MemoryWindow::create(ByteCount size, Backdrop backdrop) {
   if (size == ByteCount() || !host_page().divides(size))
     return fail(Errc::invalid_argument, "size of a window is not whole pages");
   const ByteCount guard = host_page_size();
   if (size.value() > UINT64_MAX - 2 * guard.value())
     return fail(Errc::overflow, "window larger than 64 bits of addresses");
+  std::unique_ptr<Places> places(new (std::nothrow) Places);
+  if (!places) return fail(Errc::no_memory, "no memory for a window");
   auto addresses = Mapping::reserve(size + guard + guard);
   if (!addresses) return fail(addresses.error());
   std::byte* const base = addresses->bytes().data() + guard.value();
-  std::unique_ptr<MemoryWindow> window(
-      new (std::nothrow) MemoryWindow(std::move(*addresses), base, size, backdrop));
-  if (!window) return fail(Errc::no_memory, "no memory for a window");
+  MemoryWindow window(std::move(*addresses), base, size, backdrop, std::move(places));
   if (backdrop == Backdrop::zero) {
     const Extent all{RegionOffset(), size};
-    if (const auto made = window->make_backdrop(all, MAP_FIXED); !made) return fail(made.error());
+    if (const auto made = window.make_backdrop(all, MAP_FIXED); !made) return fail(made.error());
   }
   return window;
 }
@@ -98,18 +98,18 @@ Result<void> MemoryWindow::make_backdrop(Extent extent, int how_fixed) noexcept 
 }
 
 bool MemoryWindow::overlaps_placement(Extent extent) const {
-  const auto next = placements_.lower_bound(extent.offset);
-  if (next != placements_.end() && next->first < extent.end()) return true;
-  if (next == placements_.begin()) return false;
+  const auto next = places_->placements.lower_bound(extent.offset);
+  if (next != places_->placements.end() && next->first < extent.end()) return true;
+  if (next == places_->placements.begin()) return false;
   const auto& [offset, previous] = *std::prev(next);
   return extent.offset < offset + previous.length;
 }
 
 Result<void> MemoryWindow::enter(Extent extent, Access access) {
-  const WriterLock lock(mutex_);
+  const WriterLock lock(places_->mutex);
   if (overlaps_placement(extent)) return fail(Errc::address_in_use, "something is placed there");
   try {
-    placements_.emplace(extent.offset, Placement{extent.length, access, State::placing});
+    places_->placements.emplace(extent.offset, Placement{extent.length, access, State::placing});
   } catch (const std::bad_alloc&) {
     return fail(Errc::no_memory, "no memory to note a placement");
   }
@@ -129,22 +129,22 @@ Result<void> MemoryWindow::place(Extent extent, FdView fd, ByteCount fd_offset, 
   } else {
     static_cast<void>(make_backdrop(extent, MAP_FIXED_NOREPLACE));
   }
-  const WriterLock lock(mutex_);
-  const auto entry = placements_.find(extent.offset);
-  ACCELMM_CHECK(entry != placements_.end() && entry->second.state == State::placing);
+  const WriterLock lock(places_->mutex);
+  const auto entry = places_->placements.find(extent.offset);
+  ACCELMM_CHECK(entry != places_->placements.end() && entry->second.state == State::placing);
   if (!placed) {
-    placements_.erase(entry);
+    places_->placements.erase(entry);
     return fail(placed.error());
   }
   entry->second.state = State::placed;
   return {};
 }
 
-MemoryWindow::Removal MemoryWindow::remove(Extent extent) noexcept {
+Removal MemoryWindow::remove(Extent extent) noexcept {
   {
-    const WriterLock lock(mutex_);
-    const auto entry = placements_.find(extent.offset);
-    ACCELMM_CHECK(entry != placements_.end());
+    const WriterLock lock(places_->mutex);
+    const auto entry = places_->placements.find(extent.offset);
+    ACCELMM_CHECK(entry != places_->placements.end());
     ACCELMM_CHECK(entry->second.length == extent.length);
     ACCELMM_CHECK(entry->second.state == State::placed);
     entry->second.state = State::removing;
@@ -153,58 +153,67 @@ MemoryWindow::Removal MemoryWindow::remove(Extent extent) noexcept {
 }
 
 // The extent is marked as removing.
-MemoryWindow::Removal MemoryWindow::finish_removal(Extent extent) noexcept {
+Removal MemoryWindow::finish_removal(Extent extent) noexcept {
   const bool restored = make_backdrop(extent, MAP_FIXED).has_value() ||
                         make_backdrop(extent, MAP_FIXED_NOREPLACE).has_value();
-  const WriterLock lock(mutex_);
-  const auto entry = placements_.find(extent.offset);
-  ACCELMM_CHECK(entry != placements_.end() && entry->second.state == State::removing);
+  const WriterLock lock(places_->mutex);
+  const auto entry = places_->placements.find(extent.offset);
+  ACCELMM_CHECK(entry != places_->placements.end() && entry->second.state == State::removing);
   if (restored) {
-    placements_.erase(entry);
+    places_->placements.erase(entry);
     return Removal::done;
   }
   entry->second.state = State::stuck;
-  ++stuck_;
+  ++places_->stuck;
   return Removal::pending;
 }
 
-std::size_t MemoryWindow::settle(std::span<Extent> settled) noexcept {
-  std::size_t count = 0;
-  RegionOffset position;
-  while (count < settled.size()) {
-    Extent extent{};
-    {
-      const WriterLock lock(mutex_);
-      if (stuck_ == 0) break;
-      const auto entry =
-          std::find_if(placements_.lower_bound(position), placements_.end(),
-                       [](const auto& each) { return each.second.state == State::stuck; });
-      if (entry == placements_.end()) break;
-      entry->second.state = State::removing;
-      --stuck_;
-      extent = Extent{entry->first, entry->second.length};
-    }
-    if (finish_removal(extent) == Removal::done) settled[count++] = extent;
-    position = extent.end();
+std::vector<Extent> MemoryWindow::settle() noexcept {
+  std::vector<Extent> settled;
+  try {
+    settled.reserve(pending_removals());
+  } catch (const std::bad_alloc&) {
+    return settled;
   }
-  return count;
+  RegionOffset position;
+  while (settled.size() < settled.capacity()) {
+    const auto extent = take_stuck(position);
+    if (!extent) break;
+    if (finish_removal(*extent) == Removal::done) settled.push_back(*extent);
+    position = extent->end();
+  }
+  return settled;
+}
+
+// Marks the first stuck extent at or after a position as removing.
+std::optional<Extent> MemoryWindow::take_stuck(RegionOffset position) noexcept {
+  const WriterLock lock(places_->mutex);
+  if (places_->stuck == 0) return std::nullopt;
+  auto& placements = places_->placements;
+  const auto entry =
+      std::find_if(placements.lower_bound(position), placements.end(),
+                   [](const auto& each) { return each.second.state == State::stuck; });
+  if (entry == placements.end()) return std::nullopt;
+  entry->second.state = State::removing;
+  --places_->stuck;
+  return Extent{entry->first, entry->second.length};
 }
 
 std::size_t MemoryWindow::pending_removals() const {
-  const ReaderLock lock(mutex_);
-  return stuck_;
+  const ReaderLock lock(places_->mutex);
+  return places_->stuck;
 }
 
 std::size_t MemoryWindow::placements() const {
-  const ReaderLock lock(mutex_);
-  return placements_.size();
+  const ReaderLock lock(places_->mutex);
+  return places_->placements.size();
 }
 
 void MemoryWindow::clear(Extent extent) noexcept {
   ACCELMM_CHECK(backdrop_ == Backdrop::zero);
   ACCELMM_CHECK(is_inside(extent));
   {
-    const ReaderLock lock(mutex_);
+    const ReaderLock lock(places_->mutex);
     ACCELMM_CHECK(!overlaps_placement(extent));
   }
   std::byte* const bytes = base_ + extent.offset.value();
@@ -215,16 +224,16 @@ bool MemoryWindow::reaches(RegionOffset offset, ByteCount length, Access wanted)
   if (offset.value() > size_.value() || length.value() > size_.value() - offset.value())
     return false;
   const RegionOffset end = offset + length;
-  auto next = placements_.upper_bound(offset);
-  if (next != placements_.begin()) {
+  auto next = places_->placements.upper_bound(offset);
+  if (next != places_->placements.begin()) {
     const auto previous = std::prev(next);
     if (offset < previous->first + previous->second.length) next = previous;
   }
   while (offset < end) {
-    const bool at_placement = next != placements_.end() && next->first <= offset;
+    const bool at_placement = next != places_->placements.end() && next->first <= offset;
     if (!at_placement) {
       if (backdrop_ == Backdrop::none) return false;
-      offset = next == placements_.end() ? end : next->first;
+      offset = next == places_->placements.end() ? end : next->first;
       continue;
     }
     const Placement& placement = next->second;
@@ -236,7 +245,7 @@ bool MemoryWindow::reaches(RegionOffset offset, ByteCount length, Access wanted)
 }
 
 Result<void> MemoryWindow::read(RegionOffset offset, std::span<std::byte> into) const {
-  const ReaderLock lock(mutex_);
+  const ReaderLock lock(places_->mutex);
   if (!reaches(offset, ByteCount(into.size()), Access::read))
     return fail(Errc::fault, "read of memory that is not there");
   copy_from_shared(into.data(), base_ + offset.value(), into.size());
@@ -244,7 +253,7 @@ Result<void> MemoryWindow::read(RegionOffset offset, std::span<std::byte> into) 
 }
 
 Result<void> MemoryWindow::write(RegionOffset offset, std::span<const std::byte> from) {
-  const ReaderLock lock(mutex_);
+  const ReaderLock lock(places_->mutex);
   if (!reaches(offset, ByteCount(from.size()), Access::write))
     return fail(Errc::fault, "write to memory that is not there or is read-only");
   copy_to_shared(base_ + offset.value(), from.data(), from.size());

@@ -14,7 +14,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
+#include <utility>
+#include <vector>
 
 namespace accelmm {
 
@@ -22,6 +25,13 @@ namespace accelmm {
 enum class Backdrop : std::uint8_t {
   none,  ///< nothing: an access is a fault (host buffers)
   zero,  ///< private memory, zero at first, that takes pages as they are written (device memory)
+};
+
+/// How far a removal came.
+enum class Removal : std::uint8_t {
+  done,     ///< the place is backdrop again and may be used again
+  pending,  ///< no access reaches it, but the system could not free it: not to be used until
+            ///< settle() names it
 };
 
 /// One large range of this process's addresses that stands for a region: memory files are placed in
@@ -35,6 +45,9 @@ enum class Backdrop : std::uint8_t {
 /// Threads   any thread. read() and write() hold off the others only for the time of their copy; no
 /// system call is
 ///           made under the lock.
+/// Lifetime  move-only; moved while no other thread uses it, and a moved-from window is only to be
+/// destroyed. The
+///           destructor unmaps everything.
 /// Invariant an access through read() and write() reaches what is placed, or a zero backdrop, or
 /// nothing; it never
 ///           reaches a neighbour and never stops the process.
@@ -43,11 +56,7 @@ class MemoryWindow {
   /// Takes the addresses. A zero backdrop takes no memory until it is written.
   /// Errors  invalid_argument: size is 0 or not whole pages.  overflow.  Any value of mmap(2),
   /// madvise(2).
-  [[nodiscard]] static Result<std::unique_ptr<MemoryWindow>> create(ByteCount size,
-                                                                    Backdrop backdrop);
-  MemoryWindow(const MemoryWindow&) = delete;
-  MemoryWindow& operator=(const MemoryWindow&) = delete;
-  ~MemoryWindow() = default;
+  [[nodiscard]] static Result<MemoryWindow> create(ByteCount size, Backdrop backdrop);
 
   /// Puts [fd_offset, fd_offset + extent.length) of a file at an extent.
   /// Errors  invalid_argument: extent or fd_offset is not whole pages, the extent is empty or
@@ -57,19 +66,14 @@ class MemoryWindow {
   ///         of fstat(2), mmap(2). The state is unchanged.
   [[nodiscard]] Result<void> place(Extent extent, FdView fd, ByteCount fd_offset, Access access);
 
-  enum class Removal : std::uint8_t {
-    done,     ///< the place is backdrop again and may be used again
-    pending,  ///< no access reaches it, but the system could not free it: not to be used until
-              ///< settle() names it
-  };
   /// Makes a place backdrop again; a zero backdrop reads zero there. Never fails and never
   /// allocates. When it returns, no read() or write() reaches what was there. Pre     exactly this
   /// extent was placed.
   [[nodiscard]] Removal remove(Extent extent) noexcept;
 
-  /// Tries the pending removals again, writes to `settled` those that became backdrop, and returns
-  /// how many. At most settled.size() removals succeed in one call.
-  [[nodiscard]] std::size_t settle(std::span<Extent> settled) noexcept;
+  /// Tries the pending removals again and returns those that became backdrop. Without memory for
+  /// the list nothing is tried, and the list is empty.
+  [[nodiscard]] std::vector<Extent> settle() noexcept;
   [[nodiscard]] std::size_t pending_removals() const;
 
   /// Gives the memory of a zero backdrop back to the system: it reads zero again. Never fails.
@@ -104,27 +108,36 @@ class MemoryWindow {
     Access access;
     State state;
   };
-  using Placements = std::map<RegionOffset, Placement>;
+  struct Places {
+    mutable SharedMutex mutex;
+    std::map<RegionOffset, Placement> placements ACCELMM_GUARDED_BY(mutex);
+    std::size_t stuck ACCELMM_GUARDED_BY(mutex) = 0;
+  };
 
-  MemoryWindow(Mapping addresses, std::byte* base, ByteCount size, Backdrop backdrop)
-      : addresses_(std::move(addresses)), base_(base), size_(size), backdrop_(backdrop) {}
+  MemoryWindow(Mapping addresses, std::byte* base, ByteCount size, Backdrop backdrop,
+               std::unique_ptr<Places> places)
+      : addresses_(std::move(addresses)),
+        base_(base),
+        size_(size),
+        backdrop_(backdrop),
+        places_(std::move(places)) {}
 
   [[nodiscard]] bool is_inside(Extent extent) const;
   [[nodiscard]] Result<void> make_backdrop(Extent extent, int how_fixed) noexcept;
   void exclude_from_fork(Extent extent) noexcept;
   [[nodiscard]] Result<void> enter(Extent extent, Access access);
-  [[nodiscard]] bool overlaps_placement(Extent extent) const ACCELMM_REQUIRES_SHARED(mutex_);
+  [[nodiscard]] bool overlaps_placement(Extent extent) const
+      ACCELMM_REQUIRES_SHARED(places_->mutex);
   [[nodiscard]] bool reaches(RegionOffset offset, ByteCount length, Access wanted) const
-      ACCELMM_REQUIRES_SHARED(mutex_);
+      ACCELMM_REQUIRES_SHARED(places_->mutex);
+  [[nodiscard]] std::optional<Extent> take_stuck(RegionOffset position) noexcept;
   [[nodiscard]] Removal finish_removal(Extent extent) noexcept;
 
   Mapping addresses_;  // the window between two pages that are never accessible
   std::byte* base_;
   ByteCount size_;
   Backdrop backdrop_;
-  mutable SharedMutex mutex_;
-  Placements placements_ ACCELMM_GUARDED_BY(mutex_);
-  std::size_t stuck_ ACCELMM_GUARDED_BY(mutex_) = 0;
+  std::unique_ptr<Places> places_;
 };
 
 }  // namespace accelmm
