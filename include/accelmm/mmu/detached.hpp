@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <accelmm/check.hpp>
+#include <accelmm/mmu/invalidation.hpp>
+#include <accelmm/mmu/table_memory.hpp>
+#include <accelmm/units.hpp>
+
+#include <cstdint>
+#include <utility>
+
+namespace accelmm::mmu {
+
+/// Tables that an unmap took out of a tree, and the range they served.
+///
+/// A device may still hold links to them, so they are neither free nor in use until it was
+/// invalidated: release() is the only way back, and asks for the proof.
+/// Lifetime  move-only; destroying one that still holds tables aborts. Its memory must outlive it.
+template <TableMemory Memory>
+class [[nodiscard]] Detached {
+ public:
+  Detached(Memory& memory, Range<DeviceAddr> range, TableList tables)
+      : memory_(&memory), range_(range), tables_(std::move(tables)) {}
+
+  [[nodiscard]] Range<DeviceAddr> range() const { return range_; }
+  [[nodiscard]] std::uint32_t tables() const { return tables_.count; }
+
+  /// Gives the tables back to their memory. Cannot fail; never allocates.
+  /// Pre: the invalidation covers range() (checked).
+  void release(InvalidationDone done) && {
+    ACCELMM_CHECK(done.covers(range_));
+    memory_->give_back(std::move(tables_));
+  }
+
+ private:
+  Memory* memory_;
+  Range<DeviceAddr> range_;
+  TableList tables_;
+};
+
+}  // namespace accelmm::mmu
