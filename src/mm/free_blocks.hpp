@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "mm/bit_tree.hpp"
+#include "mm/page_bits.hpp"
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+namespace accelmm::mm {
+
+/// 2^order pages that start at a multiple of 2^order.
+struct Block {
+  unsigned order;
+  std::uint64_t first_page;
+  [[nodiscard]] std::uint64_t index() const { return first_page >> order; }
+  [[nodiscard]] std::uint64_t end() const { return first_page + (std::uint64_t{1} << order); }
+};
+
+/// A run of pages [begin, end).
+struct PageRun {
+  std::uint64_t begin;
+  std::uint64_t end;
+  [[nodiscard]] std::uint64_t size() const { return end - begin; }
+};
+
+/// The free blocks of a buddy system over the pages [0, pages): one BitTree an order.
+///
+/// Owns      nothing: the words belong to the caller.
+/// Threads   externally synchronised.
+/// Invariant blocks are disjoint, and no block's buddy is in the set -> validate().
+/// Cost      give, take, find O(orders). A block is found by the lowest address of its order.
+/// Source    Knuth, TAOCP 1, section 2.5.
+class FreeBlocks {
+ public:
+  static constexpr unsigned max_orders = 37;  // BitTree::max_size is 2^36 pages
+  static constexpr std::uint64_t none = ~std::uint64_t{0};
+
+  [[nodiscard]] static std::uint64_t words_for(std::uint64_t pages);
+
+  FreeBlocks() = default;
+  /// Pre: `words` points to words_for(pages) zero words. The set starts empty.
+  FreeBlocks(std::uint64_t* words, std::uint64_t pages);
+
+  [[nodiscard]] unsigned orders() const { return orders_; }
+  [[nodiscard]] std::uint64_t count(unsigned order) const { return counts_[order]; }
+  /// The largest order that has a block, or nothing.
+  [[nodiscard]] std::optional<unsigned> largest_order() const;
+  /// The smallest order >= `order` that has a block, or nothing.
+  [[nodiscard]] std::optional<unsigned> smallest_order_from(unsigned order) const;
+  /// The lowest block of an order. Pre: count(order) > 0.
+  [[nodiscard]] Block lowest(unsigned order) const;
+
+  /// The block to take `count` pages from at a multiple of 2^align_order: the smallest order that
+  /// has one. It looks at a bounded number of unaligned blocks, hence may miss one (find_run does
+  /// not).
+  [[nodiscard]] std::optional<Block> find(std::uint64_t count, unsigned align_order) const;
+
+  /// Takes the first `count` pages of a block; the rest stays free.
+  void take_front(Block block, std::uint64_t count);
+  /// Takes these pages out of whatever blocks hold them. Pre: all of them are in blocks.
+  void take(PageRun run);
+  /// Puts pages in, merging buddies. Pre: none of them is in a block.
+  void give(PageRun run);
+
+  /// The longest run of free pages around a block or page, where `allocated` may know of free pages
+  /// that are in no block.
+  [[nodiscard]] PageRun run_around(PageRun inner, const PageBits& allocated) const;
+
+  /// Calls f(PageRun) -> bool for each maximal run that holds a block of at least `min_order`,
+  /// smaller orders first, until f returns true. A run may be seen once an order.
+  template <class F>
+  bool any_run(unsigned min_order, const PageBits& allocated, F f) const {
+    for (unsigned order = min_order; order < orders_; ++order) {
+      const std::uint64_t round_up = (std::uint64_t{1} << order) - 1;
+      for (std::uint64_t i = trees_[order].next(0); i != BitTree::none;) {
+        const PageRun run = run_around({i << order, (i + 1) << order}, allocated);
+        if (f(run)) return true;
+        i = trees_[order].next((run.end + round_up) >> order);
+      }
+    }
+    return false;
+  }
+
+  /// Checks the invariants and that every block is clear in `allocated`; returns the pages in
+  /// blocks.
+  [[nodiscard]] std::uint64_t validate(const PageBits& allocated) const;
+  /// Whether a block holds this page.
+  [[nodiscard]] bool holds(std::uint64_t page) const;
+
+ private:
+  void insert(unsigned order, std::uint64_t index);
+  void erase(unsigned order, std::uint64_t index);
+  void insert_merged(unsigned order, std::uint64_t index);
+  /// Puts pages in that cannot merge with anything outside the run.
+  void give_unmerged(PageRun run);
+  [[nodiscard]] unsigned order_holding(std::uint64_t page) const;
+  void validate_order(unsigned order, const PageBits& allocated) const;
+
+  std::uint64_t pages_ = 0;
+  unsigned orders_ = 0;
+  std::uint64_t nonempty_ = 0;  // bit o: order o has a block
+  std::array<std::uint64_t, max_orders> counts_{};
+  std::array<BitTree, max_orders> trees_{};
+};
+
+}  // namespace accelmm::mm
