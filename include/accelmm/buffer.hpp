@@ -97,15 +97,16 @@ class CpuMapping {
   CpuMapping(const CpuMapping&) = delete;
   CpuMapping& operator=(const CpuMapping&) = delete;
   ~CpuMapping();
+  /// For the library: `Mapping` is not public.
+  explicit CpuMapping(Mapping mapping);
 
   /// Exactly the piece that was asked for; to be written only if it was mapped for writing.
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
 
  private:
-  friend class Buffer;
-  friend struct BufferCalls;
-  CpuMapping(std::unique_ptr<Mapping> mapping, std::span<std::byte> bytes) noexcept;
-  std::unique_ptr<Mapping> mapping_;
+  struct Place;
+  void end() noexcept;
+  std::unique_ptr<Place> place_;
   std::span<std::byte> bytes_;
 };
 

@@ -44,8 +44,9 @@ class Client {
  public:
   /// Opens a node: accel<device> or accel_controlD<device> in `directory`, or in
   /// default_runtime_directory() if that is empty.
-  /// Errors  no_entry: there is no such node.  no_device: its driver process is gone.  EACCES.
-  ///         busy: another session holds an exclusive device.  try_again: the device is in reset.
+  /// Errors  no_device: there is no such node, or its driver process is gone.  EACCES: its mode
+  ///         refuses this user.  busy: another session holds an exclusive device.
+  ///         try_again: the device is in reset.  over_quota.  Any value of connect(2).
   ///         protocol_error: not an accelmm node, or one that speaks another protocol.
   [[nodiscard]] static Result<Client> connect(std::uint32_t device,
                                               NodeKind kind = NodeKind::compute,

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/buffer_calls.hpp"
+
+#include "base/received_file.hpp"
+#include "client/pieces.hpp"
+
+#include <array>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include <sys/mman.h>
+
+namespace accelmm {
+
+namespace {
+
+Result<void> check_view(const View& view, Access access) {
+  if (view.range.empty()) return fail(Errc::invalid_argument, "no bytes of a buffer");
+  if (!is_valid(access)) return fail(Errc::invalid_argument, "no such access");
+  return {};
+}
+
+std::uint32_t to_wire(Access access) {
+  return static_cast<std::uint32_t>(access);
+}
+
+int protection(Access access) {
+  return (allows(access, Access::read) ? PROT_READ : 0) |
+         (allows(access, Access::write) ? PROT_WRITE : 0);
+}
+
+// A length that is not there would be SIGBUS at the first touch.
+Result<void> check_covers(FdView fd, std::uint64_t offset, ByteCount length) {
+  const auto size = file_size(fd);
+  if (!size) return fail(size.error());
+  if (offset > size->value() || length.value() > size->value() - offset)
+    return fail(Errc::protocol_error, "descriptor is shorter than the piece it was sent for");
+  return {};
+}
+
+}  // namespace
+
+Result<AllocationRequest> make_request(ByteCount size, const BufferOptions& options) {
+  if (options.domain != Domain::host && options.domain != Domain::device)
+    return fail(Errc::invalid_argument, "no such domain");
+  AllocationRequest request{
+      .size = size, .domain = static_cast<std::uint32_t>(options.domain), .flags = 0};
+  if (options.layout == Layout::contiguous) request.flags |= ACCELMM_ALLOC_CONTIGUOUS;
+  switch (options.cpu) {
+    case CpuVisibility::by_domain:
+      return request;
+    case CpuVisibility::visible:
+      request.flags |= ACCELMM_ALLOC_CPU_VISIBLE;
+      return request;
+    case CpuVisibility::read_only:
+      request.flags |= ACCELMM_ALLOC_CPU_READ_ONLY;
+      // Only device memory needs to be asked to be visible at all.
+      if (options.domain == Domain::device) request.flags |= ACCELMM_ALLOC_CPU_VISIBLE;
+      return request;
+  }
+  return fail(Errc::invalid_argument, "no such visibility");
+}
+
+Result<NewBuffer> allocate_buffer(ClientLink& link, const AllocationRequest& request) {
+  accelmm_alloc args = {
+      .size = request.size.value(), .domain = request.domain, .flags = request.flags, .handle = 0};
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_ALLOC, args); !done)
+    return fail(done.error());
+  if (args.size == 0 || args.size < request.size.value())
+    return fail(Errc::protocol_error, "less was allocated than asked for");
+  return NewBuffer{
+      .handle = args.handle, .size = ByteCount(args.size), .access = Access::read_write};
+}
+
+Result<void> free_buffer(ClientLink& link, std::uint64_t handle) {
+  accelmm_free args = {.handle = handle};
+  return link.ioctl_alone(ACCELMM_IOCTL_FREE, args);
+}
+
+Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) try {
+  if (const auto checked = check_view(view, access); !checked) return fail(checked.error());
+  const ByteCount length = view.range.size();
+  accelmm_map_cpu args = {.handle = view.handle,
+                          .offset = view.range.begin.value(),
+                          .length = length.value(),
+                          .access = to_wire(access),
+                          .fd = 0,
+                          .fd_offset = 0};
+  const auto fds = link.ioctl_with_fds(ACCELMM_IOCTL_MAP_CPU, args);
+  if (!fds) return fail(fds.error());
+  if (fds->size() != 1 || args.fd != 0)
+    return fail(Errc::protocol_error, "MAP_CPU gives exactly one descriptor");
+  if (args.length != length.value())
+    return fail(Errc::protocol_error, "another length than asked for was mapped");
+  const FdView fd = fds->front().view();
+  if (const auto covers = check_covers(fd, args.fd_offset, length); !covers)
+    return fail(covers.error());
+  auto mapping = Mapping::create(fd, args.fd_offset, length, protection(access));
+  if (!mapping) return fail(mapping.error());
+  if (const auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
+  return CpuMapping(std::move(*mapping));
+} catch (const std::bad_alloc&) {
+  return fail(Errc::no_memory, "no memory for a mapping");
+}
+
+Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
+                              Placement placement) {
+  if (const auto checked = check_view(view, access); !checked) return fail(checked.error());
+  accelmm_map_device args = {.handle = view.handle,
+                             .offset = view.range.begin.value(),
+                             .length = view.range.size().value(),
+                             .address = placement.address().value(),
+                             .placement = placement.rule(),
+                             .access = to_wire(access),
+                             .point = {}};
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_MAP_DEVICE, args); !done)
+    return fail(done.error());
+  const DeviceAddr address(args.address);
+  if (!make_range(address, view.range.size()))
+    return fail(Errc::protocol_error, "mapping ends beyond all device addresses");
+  if (placement.rule() == ACCELMM_PLACE_FIXED && address != placement.address())
+    return fail(Errc::protocol_error, "mapped at another address than the fixed one");
+  const auto point = point_from_wire(args.point);
+  if (!point) return fail(point.error());
+  return NewMapping{.address = address, .point = *point};
+}
+
+Result<Point> unmap_device(ClientLink& link, DeviceAddr address) {
+  accelmm_unmap_device args = {.address = address.value(), .point = {}};
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_UNMAP_DEVICE, args); !done)
+    return fail(done.error());
+  return point_from_wire(args.point);
+}
+
+Result<Export> export_view(ClientLink& link, const View& view) {
+  if (const auto checked = check_view(view, Access::read); !checked) return fail(checked.error());
+  accelmm_export args = {};
+  args.handle = view.handle;
+  args.offset = view.range.begin.value();
+  args.length = view.range.size().value();
+  auto fds = link.ioctl_with_fds(ACCELMM_IOCTL_EXPORT, args);
+  if (!fds) return fail(fds.error());
+  const auto used = pieces_in_use(args.pieces, args.count);
+  if (!used) return fail(used.error());
+  auto view_pieces = pieces_from_wire(*used, std::move(*fds));
+  if (!view_pieces) return view_pieces;
+  if (view_pieces->size() != view.range.size())
+    return fail(Errc::protocol_error, "another length than asked for was exported");
+  return view_pieces;
+}
+
+Result<NewBuffer> import_pieces(ClientLink& link, std::span<const PieceView> pieces) {
+  accelmm_import args = {};
+  std::array<FdView, ACCELMM_MAX_PIECES> fds;
+  const auto total = pieces_to_wire(pieces, args.pieces, fds);
+  if (!total) return fail(total.error());
+  args.count = static_cast<std::uint32_t>(pieces.size());
+  const auto used = std::span(fds).first(pieces.size());
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_IMPORT, args, used); !done)
+    return fail(done.error());
+  if (args.size < total->value()) return fail(Errc::protocol_error, "less was imported than given");
+  if (args.access == 0 || args.access > (ACCELMM_ACCESS_READ | ACCELMM_ACCESS_WRITE))
+    return fail(Errc::protocol_error, "import with an unknown access");
+  return NewBuffer{.handle = args.handle,
+                   .size = ByteCount(args.size),
+                   .access = static_cast<Access>(args.access)};
+}
+
+}  // namespace accelmm
