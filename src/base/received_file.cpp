@@ -3,13 +3,29 @@
 
 #include "base/system.hpp"
 
+#include <sys/mman.h>
+
 namespace accelmm {
 
-Result<ByteCount> file_size(FdView fd) {
-  const auto status = sys::fstat(fd);
+namespace {
+
+int protection(Access access) {
+  return (allows(access, Access::read) ? PROT_READ : 0) |
+         (allows(access, Access::write) ? PROT_WRITE : 0);
+}
+
+}  // namespace
+
+Result<Mapping> map_received_piece(const FilePiece& piece, Access access) {
+  const auto status = sys::fstat(piece.fd);
   if (!status) return fail(status.error());
-  if (status->st_size < 0) return fail(Errc::overflow, "a file has a negative size");
-  return ByteCount(static_cast<std::uint64_t>(status->st_size));
+  const auto size = status->st_size < 0 ? 0 : static_cast<std::uint64_t>(status->st_size);
+  if (piece.offset > size || piece.length.value() > size - piece.offset)
+    return fail(Errc::protocol_error, "a file is shorter than the piece it was sent for");
+  auto mapping = Mapping::create(piece.fd, piece.offset, piece.length, protection(access));
+  if (!mapping) return mapping;
+  if (const auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
+  return mapping;
 }
 
 Result<UniqueFd> duplicate_fd(FdView fd) {

@@ -9,8 +9,6 @@
 #include <new>
 #include <utility>
 
-#include <sys/mman.h>
-
 namespace accelmm {
 
 namespace {
@@ -23,20 +21,6 @@ Result<void> check_view(const View& view, Access access) {
 
 std::uint32_t to_wire(Access access) {
   return static_cast<std::uint32_t>(access);
-}
-
-int protection(Access access) {
-  return (allows(access, Access::read) ? PROT_READ : 0) |
-         (allows(access, Access::write) ? PROT_WRITE : 0);
-}
-
-// A length that is not there would be SIGBUS at the first touch.
-Result<void> check_covers(FdView fd, std::uint64_t offset, ByteCount length) {
-  const auto size = file_size(fd);
-  if (!size) return fail(size.error());
-  if (offset > size->value() || length.value() > size->value() - offset)
-    return fail(Errc::protocol_error, "descriptor is shorter than the piece it was sent for");
-  return {};
 }
 
 }  // namespace
@@ -93,12 +77,8 @@ Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) tr
     return fail(Errc::protocol_error, "MAP_CPU gives exactly one descriptor");
   if (args.length != length.value())
     return fail(Errc::protocol_error, "another length than asked for was mapped");
-  const FdView fd = fds->front().view();
-  if (const auto covers = check_covers(fd, args.fd_offset, length); !covers)
-    return fail(covers.error());
-  auto mapping = Mapping::create(fd, args.fd_offset, length, protection(access));
+  auto mapping = map_received_piece({fds->front().view(), args.fd_offset, length}, access);
   if (!mapping) return fail(mapping.error());
-  if (const auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
   return CpuMapping(std::move(*mapping));
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a mapping");
