@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
-#include <utility>
-
 #include <accelmm/check.hpp>
 #include <accelmm/error.hpp>
+
+#include <functional>
+#include <utility>
 
 namespace accelmm {
 
 /// Ends one operation, exactly once.
 ///
-/// Whoever is asked to do something that may take time receives one of these and calls it when it is done, at once or
-/// later. Dropping it unused ends the operation with `canceled`: nobody waits for ever on a forgotten completion.
-/// Threads   movable between threads; the call may come from any thread unless the giver says otherwise.
+/// Whoever is asked to do something that may take time receives one of these and calls it when it
+/// is done, at once or later. Dropping it unused ends the operation with `canceled`: nobody waits
+/// for ever on a forgotten completion.
+/// Threads   movable between threads; the call may come from any thread unless the giver says
+///           otherwise.
 class Completion {
  public:
   using Function = std::move_only_function<void(Result<void>)>;

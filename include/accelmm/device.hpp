@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/types.h>
+#include <accelmm/bus.hpp>
+#include <accelmm/mmu/address_space.hpp>
+#include <accelmm/units.hpp>
 
 #include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
 
-#include <accelmm/bus.hpp>
-#include <accelmm/mmu/address_space.hpp>
-#include <accelmm/units.hpp>
+#include <sys/types.h>
 
 namespace accelmm {
 
-/// Memory on the device. The first `private_size` bytes hold page tables and what the driver keeps there; sessions
-/// allocate from the rest.
+/// Memory on the device. The first `private_size` bytes hold page tables and what the driver keeps
+/// there; sessions allocate from the rest.
 struct DeviceMemoryDescription {
   ByteCount size;
   ByteCount private_size;
@@ -43,9 +43,10 @@ struct NodePermissions {
 /// What a session may hold. Exceeding one is EDQUOT to that session and nothing to others.
 struct Quota {
   ByteCount bytes = ByteCount(std::uint64_t{64} << 30);
-  std::uint32_t buffers = 16384;  ///< a process holds some 20 000 memfds (RLIMIT_NOFILE, vm.max_map_count)
+  std::uint32_t buffers =
+      16384;  ///< a process holds some 20 000 memfds (RLIMIT_NOFILE, vm.max_map_count)
   std::uint32_t mappings = 65536;
-  std::uint32_t waits = 256;      ///< pending WAIT and WATCH calls
+  std::uint32_t waits = 256;  ///< pending WAIT and WATCH calls
 };
 
 /// What a driver says about its device when it registers it.
@@ -70,7 +71,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   [[nodiscard]] std::uint32_t number() const { return number_; }
-  /// How the hardware reaches memory: device memory from bus address 0, attached host memory above it.
+  /// How the hardware reaches memory: device memory from bus address 0, attached host memory above
+  /// it.
   [[nodiscard]] BusPort& bus() const { return bus_; }
   /// Adds to the time that the device's engines have worked, for monitoring.
   void add_busy_ns(std::uint64_t ns) { busy_ns_.fetch_add(ns, std::memory_order_relaxed); }

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/completion.hpp>
+#include <accelmm/device.hpp>
+#include <accelmm/fd.hpp>
+#include <accelmm/mmu/invalidation.hpp>
+#include <accelmm/session.hpp>
+#include <accelmm/uapi.h>
+#include <accelmm/units.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,45 +20,42 @@
 #include <utility>
 #include <vector>
 
-#include <accelmm/completion.hpp>
-#include <accelmm/device.hpp>
-#include <accelmm/fd.hpp>
-#include <accelmm/mmu/invalidation.hpp>
-#include <accelmm/session.hpp>
-#include <accelmm/uapi.h>
-#include <accelmm/units.hpp>
-
 namespace accelmm {
 
 /// One ioctl that is being answered.
 struct IoctlCall {
   Session& session;
-  std::span<std::byte> args;    ///< the struct, as long as this driver knows it; written back to the caller on success
-  std::vector<UniqueFd> fds;    ///< descriptors that came beside the request
+  std::span<std::byte> args;        ///< the struct as the driver knows it; written back on success
+  std::vector<UniqueFd> fds;        ///< descriptors that came beside the request
   std::vector<UniqueFd> reply_fds;  ///< descriptors to send beside the reply
 };
 
 /// The ioctls of a driver, or the common ones of the framework.
 ///
-/// The framework finds the entry by its number, brings the struct to the size that the driver knows, and refuses
-/// non-zero reserved bytes, before the handler sees it.
+/// The framework finds the entry by its number, brings the struct to the size that the driver
+/// knows, and refuses non-zero reserved bytes, before the handler sees it.
 class IoctlTable {
  public:
   /// Handles one call and ends it, now or later. The call lives until `done` was called.
   using Handler = std::function<void(IoctlCall& call, Completion done)>;
-  /// Bytes of the struct that must be zero: its padding and out-only members that callers must clear.
+  /// Bytes of the struct that must be zero: its padding and out-only members that callers must
+  /// clear.
   struct Reserved {
     std::size_t offset;
     std::size_t size;
   };
+  /// Whether the session's next call waits until this one has ended.
+  enum class Order : std::uint8_t { in_order, concurrent };
   struct Entry {
     std::uint32_t command;  ///< _IOC encoding; the size is that of the struct here
     std::vector<Reserved> reserved;
+    Order order;
     Handler handler;
   };
 
-  void add(std::uint32_t command, std::vector<Reserved> reserved, Handler handler) {
-    entries_.push_back({command, std::move(reserved), std::move(handler)});
+  void add(std::uint32_t command, std::vector<Reserved> reserved, Handler handler,
+           Order order = Order::in_order) {
+    entries_.push_back({command, std::move(reserved), order, std::move(handler)});
   }
 
   /// Adds a member function `Result<void> (Driver::*)(Session&, Args&)`, answered at once.
@@ -84,26 +89,32 @@ class MmuHardware {
   virtual void bind(std::uint32_t asid, BusAddr root, Completion done) = 0;
   /// Makes `asid` unusable: every access with it faults.
   virtual void unbind(std::uint32_t asid, Completion done) = 0;
-  /// Forgets what the device cached of a range. When this completes with success, no engine uses an old translation.
-  /// A failure means that the device cannot be trusted any more: its memory is not given to anyone else.
+  /// Forgets what the device cached of a range. When this completes with success, no engine uses an
+  /// old translation. A failure means that the device cannot be trusted any more: its memory is not
+  /// given to anyone else.
   virtual void invalidate(const mmu::Invalidation& invalidation, Completion done) = 0;
 };
 
-/// The code that knows one kind of device. The framework calls it; nothing here calls the framework back.
+/// The code that knows one kind of device. The framework calls it; nothing here calls the framework
+/// back.
 ///
 /// Threads   every function in the runtime's thread, under no lock; completions from any thread.
-/// Order     probe; for each compute session: open, then ioctls, then stop, then close; after the last, remove.
+/// Order     probe; for each compute session: open, then ioctls, then stop, then close; after the
+///           last, remove.
 class Driver {
  public:
   virtual ~Driver() = default;
 
-  /// The device is registered and not yet visible: bring the hardware up. A failure ends the registration.
+  /// The device is registered and not yet visible: bring the hardware up. A failure ends the
+  /// registration.
   virtual void probe(Device& device, Completion done) = 0;
-  /// The device goes away and no session is left: bring the hardware down. Ends before the driver is destroyed.
+  /// The device goes away and no session is left: bring the hardware down. Ends before the driver
+  /// is destroyed.
   virtual void remove(Device& device) noexcept = 0;
   /// A compute session begins; a failure refuses it with that error.
   virtual void open(Session& /*session*/, Completion done) { done({}); }
-  /// Stops the session's work. When this completes, no engine touches the session's memory any more.
+  /// Stops the session's work. When this completes, no engine touches the session's memory any
+  /// more.
   virtual void stop(Session& session, Completion done) = 0;
   /// The session is over and its memory is gone.
   virtual void close(Session& /*session*/) noexcept {}

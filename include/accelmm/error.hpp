@@ -10,8 +10,8 @@ namespace accelmm {
 
 /// An error number. The values are Linux errno values, so that the boundary to C is the identity.
 ///
-/// The enumerators name those that accelmm produces itself; a system call may put any other errno here.
-/// Each one's meaning is in docs/errors.md.
+/// The enumerators name those that accelmm produces itself; a system call may put any other errno
+/// here. Each one's meaning is in docs/errors.md.
 enum class Errc : std::int32_t {
   not_permitted = EPERM,
   no_entry = ENOENT,
@@ -50,7 +50,9 @@ using Result = std::expected<T, Error>;
 }
 
 /// Passes an error on: `if (!r) return fail(r.error());`.
-[[nodiscard]] inline std::unexpected<Error> fail(Error error) { return std::unexpected(error); }
+[[nodiscard]] inline std::unexpected<Error> fail(Error error) {
+  return std::unexpected(error);
+}
 
 /// Makes the failure value from the errno that a system call just left.
 [[nodiscard]] inline std::unexpected<Error> fail_errno(int error_number, const char* what) {

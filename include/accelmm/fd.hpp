@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <utility>
-
 #include <accelmm/error.hpp>
+
+#include <utility>
 
 namespace accelmm {
 

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-#include <memory>
-#include <string>
-
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
 #include <accelmm/node.hpp>
 #include <accelmm/transport.hpp>
 
+#include <cstdint>
+#include <memory>
+#include <string>
+
 namespace accelmm {
 
 struct RuntimeOptions {
-  /// Where the nodes are. Empty: default_runtime_directory(). Made with mode 0755 (0700 below a temporary directory).
+  /// Where the nodes are. Empty: default_runtime_directory(). Made with mode 0755 (0700 below a
+  /// temporary directory).
   std::string directory;
   /// Address space reserved for host buffers; costs nothing until buffers are placed in it.
   ByteCount host_window = ByteCount(std::uint64_t{64} << 30);
 };
 
-/// A driver process: the devices it hosts, their nodes, and the loop that serves them.
+/// A driver process: its devices, their nodes, and the thread that serves them from create() on.
 ///
-/// Threads   run() in one thread; everything else from any.
+/// Threads   every function from any thread but its own, that is: not from a driver's operations.
 /// Lifetime  destroying it stops the loop, removes all devices and ends all sessions.
 class Runtime {
  public:
@@ -30,24 +31,25 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  /// Registers a device: claims the lowest free number, calls Driver::probe, creates the nodes accel<N> and
-  /// accel_controlD<N>. Returns the number once the device can be opened. Not from the loop's thread.
-  /// Errors  invalid_argument: the description contradicts itself.  busy: all 256 numbers are taken.
-  ///         What probe failed with.  Any errno of making the nodes. The driver is destroyed then.
+  /// Registers a device: claims the lowest free number, calls Driver::probe, creates the nodes
+  /// accel<N> and accel_controlD<N>. Returns the number once the device can be opened.
+  /// Errors  invalid_argument: the description contradicts itself.  busy: all 256 numbers are
+  ///         taken. What probe failed with.  Any errno of making the nodes. The driver is destroyed
+  ///         then.
   [[nodiscard]] Result<std::uint32_t> register_device(DeviceDescription description,
                                                       std::unique_ptr<Driver> driver);
-  /// Removes a device while its sessions live: its nodes disappear, every call on it is ENODEV, CPU mappings stay
-  /// readable, and the last close frees. Not from the loop's thread.
+  /// Removes a device while its sessions live: its nodes disappear, every call on it is ENODEV, CPU
+  /// mappings stay readable, and the last close frees.
   /// Errors  invalid_argument: no such device of this runtime.
   [[nodiscard]] Result<void> remove_device(std::uint32_t number);
 
-  /// Serves in the calling thread until stop().
-  [[nodiscard]] Result<void> run();
-  /// Serves in a thread of its own until stop() or destruction.
-  [[nodiscard]] Result<void> start();
-  void stop();
+  /// Blocks until stop() is called.
+  void run();
+  /// Makes run() return. From a signal handler too.
+  void stop() noexcept;
 
-  /// Opens a node without leaving the process (embedded mode); the runtime must be served by another thread.
+  /// Opens a node without leaving the process (embedded mode).
+  /// Errors  no_device: no such device.
   [[nodiscard]] Result<std::unique_ptr<Channel>> connect(std::uint32_t number, NodeKind kind);
 
   [[nodiscard]] const std::string& directory() const;

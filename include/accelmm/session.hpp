@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-#include <memory>
-
 #include <accelmm/timeline.hpp>
 #include <accelmm/transport.hpp>
+
+#include <cstdint>
+#include <memory>
 
 namespace accelmm {
 
@@ -14,7 +14,8 @@ class Device;
 /// One open of a compute node, as a driver sees it.
 ///
 /// Threads   the runtime's thread; the timeline it gives out may be used from any.
-/// Lifetime  from Driver::open to Driver::close. A job that may end later keeps the timeline, not the session.
+/// Lifetime  from Driver::open to Driver::close. A job that may end later keeps the timeline, not
+///           the session.
 class Session {
  public:
   Session(Device& device, std::uint64_t id, std::uint32_t asid, const Peer& peer,

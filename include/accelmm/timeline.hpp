@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/access.hpp>
+#include <accelmm/completion.hpp>
+#include <accelmm/units.hpp>
+
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -9,16 +13,12 @@
 #include <optional>
 #include <vector>
 
-#include <accelmm/access.hpp>
-#include <accelmm/completion.hpp>
-#include <accelmm/units.hpp>
-
 namespace accelmm {
 
 /// What a device's engine could not reach.
 struct Fault {
   DeviceAddr address;
-  Access access;         ///< what was refused
+  Access access;  ///< what was refused
   std::uint32_t asid;
   std::uint32_t engine;  ///< the driver's numbering
   std::uint32_t level;   ///< page-table level where the walk ended; 0 is the root
@@ -26,13 +26,15 @@ struct Fault {
 
 /// A monotonic counter that others wait for: jobs of a session, or changes of its address space.
 ///
-/// Points are taken in order by next() and reached in order: reaching n reaches all before it. A point may fail instead;
-/// then whoever waits for exactly that point gets its error, and later points are unaffected.
+/// Points are taken in order by next() and reached in order: reaching n reaches all before it. A
+/// point may fail instead; then whoever waits for exactly that point gets its error, and later
+/// points are unaffected.
 /// Threads   all functions from any thread; completions run in the thread that reaches the point.
 /// Lifetime  shared: a job that ends after its session may still reach its point.
 class Timeline {
  public:
-  /// Sees what monitoring counts: how many points ended, and the fault if one of them failed by one.
+  /// Sees what monitoring counts: how many points ended, and the fault if one of them failed by
+  /// one.
   using Observer = std::function<void(std::uint64_t ended, const std::optional<Fault>& fault)>;
   /// `observer` is called under no lock by the thread that ends points. May be empty.
   explicit Timeline(Observer observer = {}) : observer_(std::move(observer)) {}
@@ -48,8 +50,8 @@ class Timeline {
   /// Ends `point` with Errc::fault and keeps what happened for last_fault().
   void fail(std::uint64_t point, const Fault& fault);
 
-  /// The outcome of a point, or nothing while it is pending. Outcomes of the last 64 failures are kept.
-  /// A point that next() never gave out reads as Errc::invalid_argument.
+  /// The outcome of a point, or nothing while it is pending. Outcomes of the last 64 failures are
+  /// kept. A point that next() never gave out reads as Errc::invalid_argument.
   [[nodiscard]] std::optional<Result<void>> outcome(std::uint64_t point) const;
   using WaiterId = std::uint64_t;
   /// Calls `done` with the outcome once there is one, at once if there is (then the id is 0).

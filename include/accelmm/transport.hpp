@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/types.h>
+#include <accelmm/error.hpp>
+#include <accelmm/fd.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +11,7 @@
 #include <span>
 #include <vector>
 
-#include <accelmm/error.hpp>
-#include <accelmm/fd.hpp>
+#include <sys/types.h>
 
 namespace accelmm {
 
@@ -24,26 +24,28 @@ struct Peer {
 
 /// The application's end of a connection to a node.
 ///
-/// Threads   call() from any number of threads at once; replies find their callers by sequence number, so a call that
-///           waits for long (ACCELMM_IOCTL_WAIT) holds nobody else up.
-/// Errors    no_device, for ever after, from every call: the driver process is gone, the node was removed while this
-///           was connecting, or this is a forked child.
+/// Threads   call() from any number of threads at once; replies find their callers by sequence
+///           number, so a call that waits for long (ACCELMM_IOCTL_WAIT) holds nobody else up.
+/// Errors    no_device, for ever after, from every call: the driver process is gone, the node was
+///           removed while this was connecting, or this is a forked child.
 class Channel {
  public:
   virtual ~Channel() = default;
 
   /// Sends one request and waits for its reply.
   ///
-  /// `request` begins with an accelmm_message_header, whose sequence number this call fills in. The reply, header
-  /// included, is written to `reply`, its descriptors are appended to `reply_fds`. `fds` stay the caller's.
-  /// Returns the size of the reply. Errors: protocol_error when the reply does not fit.
+  /// `request` begins with an accelmm_message_header, whose sequence number this call fills in. The
+  /// reply, header included, is written to `reply`, its descriptors are appended to `reply_fds`.
+  /// `fds` stay the caller's. Returns the size of the reply. Errors: protocol_error when the reply
+  /// does not fit.
   [[nodiscard]] virtual Result<std::size_t> call(std::span<std::byte> request,
                                                  std::span<const FdView> fds,
                                                  std::span<std::byte> reply,
                                                  std::vector<UniqueFd>& reply_fds) = 0;
 };
 
-/// The driver process's end of a connection. Used in the loop's thread only. Destroying it hangs up.
+/// The driver process's end of a connection. Used in the loop's thread only. Destroying it hangs
+/// up.
 class Connection {
  public:
   virtual ~Connection() = default;
@@ -51,7 +53,8 @@ class Connection {
   /// Queues one packet; never blocks. The descriptors are duplicated or sent before it returns.
   /// A peer that does not read loses its connection (on_end) rather than filling our memory.
   virtual void send(std::span<const std::byte> bytes, std::span<const FdView> fds) = 0;
-  /// Stops reading from the peer until resume(): the peer's sends then block. Its end is still noticed.
+  /// Stops reading from the peer until resume(): the peer's sends then block. Its end is still
+  /// noticed.
   virtual void pause() = 0;
   virtual void resume() = 0;
   [[nodiscard]] virtual Peer peer() const = 0;
@@ -65,29 +68,34 @@ class ConnectionEvents {
   virtual ~ConnectionEvents() = default;
   /// One packet came. `bytes` are a private copy that lives during the call.
   virtual void on_message(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) = 0;
-  /// The peer is gone or broke the protocol. Last call on this object; it may destroy the connection here.
+  /// The peer is gone or broke the protocol. Last call on this object; it may destroy the
+  /// connection here.
   virtual void on_end() = 0;
 };
 
-/// Serves nodes: one thread that accepts connections, receives packets, and runs what others post to it.
+/// Serves nodes: one thread that accepts connections, receives packets, and runs what others post
+/// to it.
 class Transport {
  public:
   using Function = std::move_only_function<void()>;
-  /// Decides on a new connection: returns the receiver of its events (which outlives the connection or on_end()).
+  /// Decides on a new connection: returns the receiver of its events (which outlives the connection
+  /// or on_end()).
   using Accept = std::function<ConnectionEvents*(std::unique_ptr<Connection>)>;
   using TimerId = std::uint64_t;
 
   virtual ~Transport() = default;
 
-  /// Accepts on a listening socket until the returned listener is destroyed (loop thread, or before run()).
+  /// Accepts on a listening socket until the returned listener is destroyed (loop thread, or before
+  /// run()).
   class Listener {
    public:
     virtual ~Listener() = default;
   };
-  [[nodiscard]] virtual Result<std::unique_ptr<Listener>> listen(UniqueFd socket, Accept accept) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<Listener>> listen(UniqueFd socket,
+                                                                 Accept accept) = 0;
 
-  /// Runs `function` in the loop's thread, soon, in order of posting. Any thread. After stop() what was posted still
-  /// runs before run() returns.
+  /// Runs `function` in the loop's thread, soon, in order of posting. Any thread. After stop() what
+  /// was posted still runs before run() returns.
   virtual void post(Function function) = 0;
   /// Runs `function` once at `deadline_ns` of CLOCK_MONOTONIC. Loop thread only.
   virtual TimerId call_at(std::uint64_t deadline_ns, Function function) = 0;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/check.hpp>
+#include <accelmm/error.hpp>
+
 #include <bit>
 #include <compare>
 #include <cstdint>
 #include <limits>
-
-#include <accelmm/check.hpp>
-#include <accelmm/error.hpp>
 
 namespace accelmm {
 
@@ -138,10 +138,18 @@ class Alignment {
 }
 
 inline namespace literals {
-constexpr ByteCount operator""_B(unsigned long long n) { return ByteCount(n); }
-constexpr ByteCount operator""_KiB(unsigned long long n) { return ByteCount(n << 10); }
-constexpr ByteCount operator""_MiB(unsigned long long n) { return ByteCount(n << 20); }
-constexpr ByteCount operator""_GiB(unsigned long long n) { return ByteCount(n << 30); }
+constexpr ByteCount operator""_B(unsigned long long n) {
+  return ByteCount(n);
+}
+constexpr ByteCount operator""_KiB(unsigned long long n) {
+  return ByteCount(n << 10);
+}
+constexpr ByteCount operator""_MiB(unsigned long long n) {
+  return ByteCount(n << 20);
+}
+constexpr ByteCount operator""_GiB(unsigned long long n) {
+  return ByteCount(n << 30);
+}
 }  // namespace literals
 
 }  // namespace accelmm

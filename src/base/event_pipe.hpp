@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
 
+#include <cstddef>
+#include <span>
+
 namespace accelmm {
 
-/// Tells another process of events, and of the end of this one: the reader's end hangs up then (an eventfd would stay
-/// silent). A pair of sockets rather than a pipe, because writing to a pipe that nobody reads raises SIGPIPE.
+/// Tells another process of events, and of the end of this one: the reader's end hangs up then (an
+/// eventfd would stay silent). A pair of sockets rather than a pipe, because writing to a pipe that
+/// nobody reads raises SIGPIPE.
 class EventPipe {
  public:
   [[nodiscard]] static Result<EventPipe> create();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/listening_socket.hpp"
 
-#include <utility>
-
 #include "base/system.hpp"
+
+#include <utility>
 
 namespace accelmm {
 
@@ -30,7 +30,8 @@ Result<ListeningSocket> ListeningSocket::create(std::string path, const Permissi
   if (permissions.uid != static_cast<uid_t>(-1) || permissions.gid != static_cast<gid_t>(-1))
     if (auto owned = sys::chown(result.path_, permissions.uid, permissions.gid); !owned)
       return fail(owned.error());
-  if (auto opened = sys::chmod(result.path_, permissions.mode); !opened) return fail(opened.error());
+  if (auto opened = sys::chmod(result.path_, permissions.mode); !opened)
+    return fail(opened.error());
   return result;
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/types.h>
+#include <accelmm/error.hpp>
+#include <accelmm/fd.hpp>
 
 #include <string>
 
-#include <accelmm/error.hpp>
-#include <accelmm/fd.hpp>
+#include <sys/types.h>
 
 namespace accelmm {
 
@@ -18,8 +18,8 @@ class ListeningSocket {
     gid_t gid;  ///< -1: as the process
     mode_t mode;
   };
-  /// Replaces whatever socket is at `path`: the caller holds the lock that says nobody listens there.
-  /// Nobody can connect before owner, group and mode are set.
+  /// Replaces whatever socket is at `path`: the caller holds the lock that says nobody listens
+  /// there. Nobody can connect before owner, group and mode are set.
   /// Errors  any value of bind(2), chown(2), chmod(2), listen(2); nothing is left at `path` then.
   [[nodiscard]] static Result<ListeningSocket> create(std::string path,
                                                       const Permissions& permissions);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/lock_file.hpp"
 
+#include "base/system.hpp"
+
 #include <fcntl.h>
 #include <sys/file.h>
-
-#include "base/system.hpp"
 
 namespace accelmm {
 

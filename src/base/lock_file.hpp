@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <string>
-
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
+
+#include <string>
 
 namespace accelmm {
 
 /// An exclusive claim on a name, which ends with the process: flock(2) on a file that stays.
 ///
-/// The file is never removed: two processes that raced for a removed file would both hold "the" lock.
+/// The file is never removed: two processes that raced for a removed file would both hold "the"
+/// lock.
 class LockFile {
  public:
   /// Errors  busy: another process (or another claim of this one) holds it.  Any value of open(2).

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <accelmm/node.hpp>
 
-#include <unistd.h>
-
 #include <cstdlib>
+
+#include <unistd.h>
 
 namespace accelmm {
 

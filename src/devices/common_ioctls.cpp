@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/common_ioctls.hpp"
+
+#include "devices/compute_session.hpp"
+
+#include <cstddef>
+#include <cstring>
+
+namespace accelmm::devices {
+namespace {
+
+using Reserved = IoctlTable::Reserved;
+
+template <class Args>
+Args read_args(const IoctlCall& call) {
+  Args args;
+  ACCELMM_CHECK(call.args.size() == sizeof args);
+  std::memcpy(&args, call.args.data(), sizeof args);
+  return args;
+}
+
+// A handler of `Result<void> answer(IoctlCall&, Args&)`, answered at once.
+template <class Args, class Answer>
+IoctlTable::Handler at_once(Answer answer) {
+  return [answer](IoctlCall& call, Completion done) {
+    auto args = read_args<Args>(call);
+    const Result<void> result = answer(call, args);
+    if (result) std::memcpy(call.args.data(), &args, sizeof args);
+    done(result);
+  };
+}
+
+constexpr Reserved point_reserved(std::size_t point) {
+  return {point + offsetof(accelmm_point, reserved), sizeof(accelmm_point::reserved)};
+}
+
+}  // namespace
+
+IoctlTable compute_ioctls(ComputeSession& s) {
+  IoctlTable table;
+  table.add(ACCELMM_IOCTL_ALLOC, {},
+            at_once<accelmm_alloc>([&s](IoctlCall&, auto& args) { return s.allocate(args); }));
+  table.add(ACCELMM_IOCTL_FREE, {},
+            at_once<accelmm_free>([&s](IoctlCall&, auto& args) { return s.free(args); }));
+  table.add(ACCELMM_IOCTL_MAP_CPU, {}, at_once<accelmm_map_cpu>([&s](IoctlCall& call, auto& args) {
+              return s.map_cpu(call, args);
+            }));
+  table.add(
+      ACCELMM_IOCTL_MAP_DEVICE, {point_reserved(offsetof(accelmm_map_device, point))},
+      at_once<accelmm_map_device>([&s](IoctlCall&, auto& args) { return s.map_device(args); }));
+  table.add(
+      ACCELMM_IOCTL_UNMAP_DEVICE, {point_reserved(offsetof(accelmm_unmap_device, point))},
+      at_once<accelmm_unmap_device>([&s](IoctlCall&, auto& args) { return s.unmap_device(args); }));
+  table.add(ACCELMM_IOCTL_EXPORT, {}, at_once<accelmm_export>([&s](IoctlCall& call, auto& args) {
+              return s.export_view(call, args);
+            }));
+  table.add(ACCELMM_IOCTL_IMPORT,
+            {{offsetof(accelmm_import, reserved), sizeof(accelmm_import::reserved)}},
+            at_once<accelmm_import>(
+                [&s](IoctlCall& call, auto& args) { return s.import_view(call, args); }));
+  table.add(
+      ACCELMM_IOCTL_WAIT, {point_reserved(offsetof(accelmm_wait, point))},
+      [&s](IoctlCall& call, Completion done) {
+        s.wait(read_args<accelmm_wait>(call), std::move(done));
+      },
+      IoctlTable::Order::concurrent);
+  table.add(ACCELMM_IOCTL_EVENTS,
+            {{offsetof(accelmm_events, reserved), sizeof(accelmm_events::reserved)}},
+            at_once<accelmm_events>(
+                [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
+  table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
+            at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
+  return table;
+}
+
+}  // namespace accelmm::devices

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/compute_session.hpp"
+
+#include "devices/common_ioctls.hpp"
+#include "devices/hosted_device.hpp"
+#include "devices/in_loop.hpp"
+
+#include <utility>
+
+namespace accelmm::devices {
+
+ComputeSession::ComputeSession(HostedDevice& device, const Peer& peer, std::uint32_t asid,
+                               std::unique_ptr<SessionAddressSpace> space,
+                               HandleTable<std::shared_ptr<Allocation>> buffers)
+    : device_(device),
+      account_(
+          std::make_shared<Account>(device.description().session_quota.bytes, device.account())),
+      session_(device.device(), device.next_session_id(), asid, peer, device.make_job_timeline()),
+      space_(std::move(space)),
+      buffers_(std::move(buffers)),
+      waits_(std::make_shared<PointWaits>(device.transport(),
+                                          device.description().session_quota.waits)),
+      ioctls_(compute_ioctls(*this)) {}
+
+void ComputeSession::open(Completion done) {
+  auto bound = [this, done = std::move(done)](Result<void> result) mutable {
+    if (!result) return done(result);
+    device_.driver().open(
+        session_, in_loop(device_.transport(),
+                          [done = std::move(done)](Result<void> opened) mutable { done(opened); }));
+  };
+  if (space_)
+    space_->bind(Completion(std::move(bound)));
+  else
+    bound({});
+}
+
+void ComputeSession::stop(Completion done) {
+  if (work_ == Work::stopped) return done({});
+  when_stopped_.push_back(std::move(done));
+  if (work_ == Work::stopping) return;
+  work_ = Work::stopping;
+  auto stopped = [this](Result<void>) {
+    work_ = Work::stopped;
+    auto waiting = std::exchange(when_stopped_, {});
+    for (Completion& completion : waiting) completion({});
+  };
+  device_.driver().stop(session_, in_loop(device_.transport(), std::move(stopped)));
+}
+
+void ComputeSession::close(Completion done) {
+  ACCELMM_CHECK(work_ == Work::stopped);
+  waits_->abandon(Errc::no_device);
+  session_.jobs()->abandon_waiters(Errc::no_device);
+  auto unmapped = [this, done = std::move(done)](Result<void>) mutable {
+    if (space_) space_->timeline().abandon_waiters(Errc::no_device);
+    device_.driver().close(session_);
+    {
+      const auto freed = std::move(buffers_);
+    }  // the session is only destroyed from here on
+    done({});
+  };
+  if (space_)
+    space_->close(Completion(std::move(unmapped)));
+  else
+    unmapped({});
+}
+
+accelmm_info_session ComputeSession::info() const {
+  const Quota& quota = device_.description().session_quota;
+  return {.session = session_.id(),
+          .asid = session_.asid(),
+          .reserved = 0,
+          .buffers = buffers_.size(),
+          .buffer_bytes = account_->used().value(),
+          .mappings = mappings(),
+          .mapped_bytes = space_ ? space_->mapped_bytes().value() : 0,
+          .page_table_bytes = space_ ? space_->table_bytes().value() : 0,
+          .quota_bytes = quota.bytes.value(),
+          .quota_buffers = quota.buffers,
+          .quota_mappings = quota.mappings};
+}
+
+}  // namespace accelmm::devices

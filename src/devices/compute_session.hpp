@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "devices/account.hpp"
+#include "devices/point_waits.hpp"
+#include "devices/region.hpp"
+#include "devices/session_address_space.hpp"
+
+#include <accelmm/completion.hpp>
+#include <accelmm/driver.hpp>
+#include <accelmm/handle_table.hpp>
+#include <accelmm/session.hpp>
+#include <accelmm/uapi.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+namespace accelmm::devices {
+
+class HostedDevice;
+
+/// What one open of a compute node holds: buffers, an address space, timelines, and who waits for
+/// them.
+///
+/// Threads   the loop's.
+/// Lifetime  open(), then calls, then stop(), then close(), each ended before the next begins; then
+/// destroyed.
+class ComputeSession {
+ public:
+  /// `space` is empty on devices without an MMU; `asid` is 0 then.
+  ComputeSession(HostedDevice& device, const Peer& peer, std::uint32_t asid,
+                 std::unique_ptr<SessionAddressSpace> space,
+                 HandleTable<std::shared_ptr<Allocation>> buffers);
+  ComputeSession(const ComputeSession&) = delete;
+  ComputeSession& operator=(const ComputeSession&) = delete;
+
+  void open(Completion done);
+  /// Stops the session's work, once: a second call ends when the first has.
+  void stop(Completion done);
+  /// Gives everything back, in the order unmap, invalidate, free. Pre: stopped, and no call is
+  /// being answered.
+  void close(Completion done);
+
+  /// The common ioctls of a compute node, bound to this session.
+  [[nodiscard]] const IoctlTable& ioctls() const { return ioctls_; }
+  [[nodiscard]] Session& session() { return session_; }
+  [[nodiscard]] const Session& session() const { return session_; }
+  /// The address space number to use again once this is closed; 0: none.
+  [[nodiscard]] std::uint32_t reusable_asid() const {
+    return space_ && !space_->is_tainted() ? session_.asid() : 0;
+  }
+  [[nodiscard]] accelmm_info_session info() const;
+  [[nodiscard]] std::size_t buffers() const { return buffers_.size(); }
+  [[nodiscard]] std::size_t mappings() const { return space_ ? space_->mappings() : 0; }
+  /// Ends every WAIT with `code`.
+  void abandon_waits(Errc code) { waits_->abandon(code); }
+
+  // The ioctls, in the order of their numbers (accelmm/uapi.h says what each does and which errors
+  // it has).
+  [[nodiscard]] Result<void> allocate(accelmm_alloc& args);
+  [[nodiscard]] Result<void> free(const accelmm_free& args);
+  [[nodiscard]] Result<void> map_cpu(IoctlCall& call, accelmm_map_cpu& args);
+  [[nodiscard]] Result<void> map_device(accelmm_map_device& args);
+  [[nodiscard]] Result<void> unmap_device(accelmm_unmap_device& args);
+  [[nodiscard]] Result<void> export_view(IoctlCall& call, accelmm_export& args);
+  [[nodiscard]] Result<void> import_view(IoctlCall& call, accelmm_import& args);
+  void wait(const accelmm_wait& args, Completion done);
+  [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
+  [[nodiscard]] Result<void> watch(const accelmm_watch& args);
+
+ private:
+  [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
+  [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
+
+  HostedDevice& device_;
+  std::shared_ptr<Account> account_;
+  Session session_;
+  std::unique_ptr<SessionAddressSpace> space_;
+  HandleTable<std::shared_ptr<Allocation>> buffers_;
+  std::shared_ptr<PointWaits> waits_;
+  IoctlTable ioctls_;
+  enum class Work : std::uint8_t { running, stopping, stopped } work_ = Work::running;
+  std::vector<Completion> when_stopped_;
+};
+
+}  // namespace accelmm::devices

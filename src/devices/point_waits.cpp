@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/point_waits.hpp"
+
+#include "base/clock.hpp"
+#include "devices/in_loop.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <span>
+#include <utility>
+
+namespace accelmm::devices {
+
+void PointWaits::wait(Timeline& timeline, std::uint64_t point, std::uint64_t deadline_ns,
+                      Completion done) {
+  if (const auto outcome = timeline.outcome(point)) return done(*outcome);
+  if (deadline_ns <= monotonic_ns())
+    return done(fail(Errc::timed_out, "point was not reached before the deadline"));
+  if (waits_.size() + watches_ >= limit_)
+    return done(fail(Errc::over_quota, "too many calls of this session wait"));
+  auto wait = std::make_shared<Wait>(timeline, std::move(done));
+  waits_.push_back(wait);
+  wait->timer = transport_.call_at(deadline_ns, [this, wait] {
+    end(wait, fail(Errc::timed_out, "point was not reached before the deadline"));
+  });
+  wait->waiter = timeline.when_reached(
+      point, in_loop(transport_, [this, held = std::weak_ptr(wait)](Result<void> outcome) {
+        if (const auto w = held.lock(); w && w->done) end(w, outcome);
+      }));
+}
+
+void PointWaits::end(const std::shared_ptr<Wait>& wait, Result<void> result) {
+  const auto keep = wait;  // the list's reference goes below
+  if (!wait->done) return;
+  Completion done = std::move(*wait->done);
+  wait->done.reset();
+  transport_.cancel_timer(wait->timer);
+  wait->timeline.cancel(wait->waiter);
+  std::erase(waits_, wait);
+  done(result);
+}
+
+Result<UniqueFd> PointWaits::open_events() {
+  auto pipe = EventPipe::create();
+  if (!pipe) return fail(pipe.error());
+  UniqueFd reader = pipe->take_reader();
+  events_.emplace(std::move(*pipe));
+  lost_events_ = 0;
+  return reader;
+}
+
+Result<void> PointWaits::watch(Timeline& timeline, const accelmm_point& point) {
+  if (!events_) return fail_errno(ENOTCONN, "session has no event descriptor");
+  if (waits_.size() + watches_ >= limit_)
+    return fail(Errc::over_quota, "too many calls of this session wait");
+  if (const auto outcome = timeline.outcome(point.value);
+      outcome && !*outcome && outcome->error().code == Errc::invalid_argument)
+    return *outcome;
+  ++watches_;
+  timeline.when_reached(point.value,
+                        in_loop(transport_, [held = weak_from_this(), point](Result<void> outcome) {
+                          const auto self = held.lock();
+                          if (!self) return;
+                          --self->watches_;
+                          self->tell(point, outcome);
+                        }));
+  return {};
+}
+
+void PointWaits::tell(const accelmm_point& point, Result<void> outcome) {
+  if (!events_) return;
+  const accelmm_event event{
+      .point = point,
+      .status = outcome ? 0 : -static_cast<std::int32_t>(outcome.error().code),
+      .lost = lost_events_};
+  if (const auto written = events_->write(std::as_bytes(std::span(&event, 1))))
+    lost_events_ = 0;
+  else
+    ++lost_events_;  // nobody reads, or the reader is gone: the next event says how many were lost
+}
+
+void PointWaits::abandon(Errc code) {
+  while (!waits_.empty()) end(waits_.front(), fail(code, "session has ended"));
+  events_.reset();
+}
+
+}  // namespace accelmm::devices

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/session_address_space.hpp"
+
+#include "devices/in_loop.hpp"
+
+#include <utility>
+
+namespace accelmm::devices {
+
+// What a device may reach until it has been invalidated: mappings that are gone from the tables,
+// the tables and device addresses they had, and the memory behind them.
+struct SessionAddressSpace::Retired {
+  std::shared_ptr<mmu::AddressSpace> tables;
+  Bus& bus;
+  mmu::Invalidation invalidation{};
+  std::optional<mmu::Unmapped> unmapped;
+  Mappings mappings;
+
+  Retired(std::shared_ptr<mmu::AddressSpace> of, Bus& on) : tables(std::move(of)), bus(on) {}
+
+  // Pre: the invalidation is done, or the device is down.
+  void release() {
+    std::move(*unmapped).release(mmu::InvalidationDone(invalidation));
+    for (const auto& [address, mapping] : mappings)
+      if (!mapping.attached.empty()) bus.detach(mapping.attached);
+    mappings.clear();
+  }
+};
+
+SessionAddressSpace::SessionAddressSpace(AddressSpaceBinding binding,
+                                         std::unique_ptr<mmu::AddressSpace> tables)
+    : binding_(std::move(binding)), tables_(std::move(tables)) {}
+
+void SessionAddressSpace::bind(Completion done) {
+  binding_.hardware.bind(
+      binding_.asid, tables_->root(),
+      in_loop(binding_.transport,
+              [done = std::move(done)](Result<void> result) mutable { done(result); }));
+}
+
+Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
+  const Allocation& allocation = *mapping.view.allocation;
+  const auto extents = allocation.slice(mapping.view.offset, mapping.view.length);
+  if (allocation.domain() == Domain::host) {
+    auto runs = binding_.bus.attach(extents);
+    if (runs) mapping.attached = *runs;
+    return runs;
+  }
+  std::vector<Run> runs;
+  for (const Extent& extent : extents)  // a device sees its own memory at bus addresses from 0 on
+    runs.push_back({BusAddr(extent.offset.value()), extent.length});
+  return runs;
+}
+
+auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access)
+    -> Result<Mapped> {
+  if (!allows(view.allocation->device_access(), access))
+    return fail(Errc::not_permitted, "buffer is read-only for devices");
+  // The book entry is made first: nothing after the page tables are written can fail.
+  Mappings entry;
+  Mapping& mapping = entry[DeviceAddr(0)];
+  mapping.view = std::move(view);
+  const auto runs = attach(mapping);
+  if (!runs) return fail(runs.error());
+  const auto mapped = tables_->map(*runs, placement, access);
+  if (!mapped) {
+    if (!mapping.attached.empty()) binding_.bus.detach(mapping.attached);
+    return fail(mapped.error());
+  }
+  auto node = entry.extract(entry.begin());
+  node.key() = mapped->range.begin;
+  ACCELMM_CHECK(mappings_.insert(std::move(node)).inserted);
+  const std::uint64_t point = timeline_.next();
+  timeline_.reach(point);  // the CPU wrote the tables: the device sees them now
+  return Mapped{mapped->range.begin, point};
+}
+
+Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
+  const auto found = mappings_.find(start);
+  if (found == mappings_.end())
+    return fail(Errc::invalid_argument, "no mapping begins at this address");
+  auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+  auto unmapped = tables_->unmap(start);
+  ACCELMM_CHECK(unmapped.has_value());
+  retired->invalidation = {binding_.asid, unmapped->range(), mmu::Invalidation::Cause::unmap};
+  retired->unmapped.emplace(std::move(*unmapped));
+  retired->mappings.insert(mappings_.extract(found));
+  const std::uint64_t point = timeline_.next();
+  invalidate(std::move(retired), [this, point](Result<void> result) {
+    if (result)
+      timeline_.reach(point);
+    else
+      timeline_.fail(point, result.error().code);
+  });
+  return point;
+}
+
+void SessionAddressSpace::invalidate(std::shared_ptr<Retired> retired, Completion::Function then) {
+  ++invalidating_;
+  const mmu::Invalidation invalidation = retired->invalidation;
+  auto finish = [this, retired = std::move(retired),
+                 then = std::move(then)](Result<void> result) mutable {
+    if (result)
+      retired->release();
+    else
+      quarantine(std::move(retired));
+    retired.reset();
+    --invalidating_;
+    auto closing = invalidating_ == 0 ? std::exchange(closing_, std::nullopt) : std::nullopt;
+    then(result);  // may destroy this object, when nothing else is being invalidated
+    if (closing) (*closing)({});
+  };
+  binding_.hardware.invalidate(invalidation, in_loop(binding_.transport, std::move(finish)));
+}
+
+void SessionAddressSpace::quarantine(std::shared_ptr<Retired> retired) {
+  tainted_ = true;
+  binding_.quarantine([kept = std::move(retired)] { kept->release(); });
+}
+
+void SessionAddressSpace::close(Completion done) {
+  Completion idle(
+      [this, done = std::move(done)](Result<void>) mutable { close_idle(std::move(done)); });
+  if (invalidating_ == 0)
+    idle({});
+  else
+    closing_.emplace(std::move(idle));
+}
+
+void SessionAddressSpace::close_idle(Completion done) {
+  auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+  retired->unmapped.emplace(tables_->unmap_all());
+  retired->invalidation = {binding_.asid, retired->unmapped->range(),
+                           mmu::Invalidation::Cause::close};
+  retired->mappings.swap(mappings_);
+  auto unbound = [this, retired = std::move(retired),
+                  done = std::move(done)](Result<void> result) mutable {
+    if (!result) {
+      quarantine(std::move(retired));
+      return done({});
+    }
+    invalidate(std::move(retired), [done = std::move(done)](Result<void>) mutable { done({}); });
+  };
+  binding_.hardware.unbind(binding_.asid, in_loop(binding_.transport, std::move(unbound)));
+}
+
+}  // namespace accelmm::devices

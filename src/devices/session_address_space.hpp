@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "devices/region.hpp"
+
+#include <accelmm/bus.hpp>
+#include <accelmm/completion.hpp>
+#include <accelmm/driver.hpp>
+#include <accelmm/mmu/address_space.hpp>
+#include <accelmm/timeline.hpp>
+#include <accelmm/transport.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace accelmm::devices {
+
+/// What a session's address space hangs from.
+struct AddressSpaceBinding {
+  Transport& transport;
+  Bus& bus;
+  MmuHardware& hardware;
+  std::uint32_t asid;
+  /// Keeps what a device that would not be invalidated may still reach, and runs this once the
+  /// device is down.
+  std::function<void(std::move_only_function<void()>)> quarantine;
+};
+
+/// The mappings of one session: joins views, bus, page tables and the device's invalidation.
+///
+/// The order at the end of a mapping is fixed here: clear the entries, invalidate, and only then
+/// give back the tables, the addresses, the bus attachment and the reference to the memory. Threads
+/// the loop's.
+class SessionAddressSpace {
+ public:
+  SessionAddressSpace(AddressSpaceBinding binding, std::unique_ptr<mmu::AddressSpace> tables);
+  SessionAddressSpace(const SessionAddressSpace&) = delete;
+  SessionAddressSpace& operator=(const SessionAddressSpace&) = delete;
+
+  /// Shows the tables to the device.
+  void bind(Completion done);
+
+  struct Mapped {
+    DeviceAddr address;
+    std::uint64_t point;
+  };
+  /// Errors  those of mmu::AddressSpace::map, not_permitted: the memory is read-only.
+  [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access);
+  /// Takes the mapping that begins at `start` away; the point is reached when the device has been
+  /// invalidated. Errors  invalid_argument: no mapping begins there.
+  [[nodiscard]] Result<std::uint64_t> unmap(DeviceAddr start);
+  /// Takes everything away. The device's work must have been stopped. Ends without error; what
+  /// could not be invalidated stays in quarantine.
+  void close(Completion done);
+
+  /// Whether the device may still hold something stale of this space: its number must not be used
+  /// again then.
+  [[nodiscard]] bool is_tainted() const { return tainted_; }
+  [[nodiscard]] Timeline& timeline() { return timeline_; }
+  [[nodiscard]] std::size_t mappings() const { return mappings_.size(); }
+  [[nodiscard]] ByteCount mapped_bytes() const { return tables_->mapped_bytes(); }
+  [[nodiscard]] ByteCount table_bytes() const { return tables_->table_bytes(); }
+
+ private:
+  struct Mapping {
+    View view;
+    std::vector<Run> attached;  // host memory only: device memory needs no attaching
+  };
+  using Mappings = std::map<DeviceAddr, Mapping>;
+  struct Retired;
+
+  [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
+  void invalidate(std::shared_ptr<Retired> retired, Completion::Function then);
+  void close_idle(Completion done);
+  void quarantine(std::shared_ptr<Retired> retired);
+
+  AddressSpaceBinding binding_;
+  std::shared_ptr<mmu::AddressSpace> tables_;
+  Mappings mappings_;
+  Timeline timeline_;
+  std::size_t invalidating_ = 0;
+  bool tainted_ = false;
+  std::optional<Completion> closing_;  // waits until nothing is being invalidated
+};
+
+}  // namespace accelmm::devices

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the common ioctls of a compute session do. Every argument comes from outside: it is checked
+// here or by the layer that it is passed to, before anything changes.
+#include "base/mapping.hpp"
+#include "devices/compute_session.hpp"
+#include "devices/hosted_device.hpp"
+#include "dmabuf/exporter.hpp"
+#include "dmabuf/importer.hpp"
+
+#include <utility>
+
+namespace accelmm::devices {
+namespace {
+
+constexpr std::uint8_t buffer_handle = 1;
+
+constexpr std::uint32_t known_alloc_flags =
+    ACCELMM_ALLOC_CONTIGUOUS | ACCELMM_ALLOC_CPU_VISIBLE | ACCELMM_ALLOC_CPU_READ_ONLY;
+
+Result<Access> access_of(std::uint32_t bits) {
+  const auto access = static_cast<Access>(bits);
+  if (bits > 0xff || !is_valid(access)) return fail(Errc::invalid_argument, "no such access");
+  return access;
+}
+
+Result<mmu::Placement> placement_of(const accelmm_map_device& args) {
+  const DeviceAddr address(args.address);
+  switch (args.placement) {
+    case ACCELMM_PLACE_ANYWHERE:
+      return mmu::Placement{mmu::Placement::Kind::anywhere, address};
+    case ACCELMM_PLACE_HINT:
+      return mmu::Placement{mmu::Placement::Kind::hint, address};
+    case ACCELMM_PLACE_FIXED:
+      return mmu::Placement{mmu::Placement::Kind::fixed, address};
+    default:
+      return fail(Errc::invalid_argument, "no such placement");
+  }
+}
+
+Result<Region::Request> request_of(const accelmm_alloc& args) {
+  if ((args.flags & ~known_alloc_flags) != 0)
+    return fail(Errc::invalid_argument, "unknown allocation flags");
+  if (args.domain != ACCELMM_DOMAIN_HOST && args.domain != ACCELMM_DOMAIN_DEVICE)
+    return fail(Errc::invalid_argument, "no such memory domain");
+  const bool host = args.domain == ACCELMM_DOMAIN_HOST;
+  const bool visible = host || (args.flags & ACCELMM_ALLOC_CPU_VISIBLE) != 0;
+  const bool read_only = (args.flags & ACCELMM_ALLOC_CPU_READ_ONLY) != 0;
+  if (read_only && !visible)
+    return fail(Errc::invalid_argument, "a buffer that no CPU sees cannot be read-only for CPUs");
+  // Host addresses are plenty, so host buffers are always one extent of the window.
+  const bool contiguous = host || (args.flags & ACCELMM_ALLOC_CONTIGUOUS) != 0;
+  return Region::Request{
+      .size = ByteCount(args.size),
+      .contiguity = contiguous ? Region::Contiguity::contiguous : Region::Contiguity::scattered,
+      .cpu_view = !visible    ? Region::CpuView::none
+                  : read_only ? Region::CpuView::read_only
+                              : Region::CpuView::read_write};
+}
+
+}  // namespace
+
+Result<View> ComputeSession::view(std::uint64_t handle, std::uint64_t offset,
+                                  std::uint64_t length) {
+  const auto found = buffers_.find(Handle::from_raw(handle), buffer_handle);
+  if (!found) return fail(found.error());
+  const std::uint64_t size = (**found)->size().value();
+  if (length == 0) return fail(Errc::invalid_argument, "range is empty");
+  if (offset > size || length > size - offset)
+    return fail(Errc::invalid_argument, "range ends beyond the buffer");
+  const Alignment page(host_page_size().value());
+  if (!page.divides(offset) || !page.divides(length))
+    return fail(Errc::invalid_argument, "range is not whole pages");
+  return View{**found, ByteCount(offset), ByteCount(length)};
+}
+
+Result<Timeline*> ComputeSession::timeline(const accelmm_point& point) {
+  if (point.timeline == ACCELMM_TIMELINE_JOBS) return session_.jobs().get();
+  if (point.timeline == ACCELMM_TIMELINE_ADDRESS_SPACE && space_) return &space_->timeline();
+  return fail(Errc::invalid_argument, "no such timeline");
+}
+
+Result<void> ComputeSession::allocate(accelmm_alloc& args) {
+  const auto request = request_of(args);
+  if (!request) return fail(request.error());
+  Region* region = args.domain == ACCELMM_DOMAIN_HOST ? &device_.host() : device_.memory();
+  if (region == nullptr) return fail(Errc::not_supported, "device has no memory of its own");
+  auto allocation = region->allocate(*request, account_);
+  if (!allocation) return fail(allocation.error());
+  const ByteCount size = (*allocation)->size();
+  const auto handle = buffers_.insert(buffer_handle, std::move(*allocation));
+  if (!handle) return fail(handle.error());
+  args.size = size.value();
+  args.handle = handle->raw();
+  return {};
+}
+
+Result<void> ComputeSession::free(const accelmm_free& args) {
+  auto removed = buffers_.remove(Handle::from_raw(args.handle), buffer_handle);
+  if (!removed) return fail(removed.error());
+  return {};
+}
+
+Result<void> ComputeSession::map_cpu(IoctlCall& call, accelmm_map_cpu& args) {
+  const auto access = access_of(args.access);
+  if (!access) return fail(access.error());
+  const auto piece = view(args.handle, args.offset, args.length);
+  if (!piece) return fail(piece.error());
+  const SealedMemfd* memfd = piece->allocation->memfd();
+  if (memfd == nullptr) return fail(Errc::not_supported, "no CPU can reach this buffer");
+  if (!allows(piece->allocation->cpu_access(), *access))
+    return fail(Errc::not_permitted, "buffer is read-only for CPUs");
+  auto fd = memfd->duplicate();
+  if (!fd) return fail(fd.error());
+  args.fd = static_cast<std::uint32_t>(call.reply_fds.size());
+  args.fd_offset = args.offset;
+  call.reply_fds.push_back(std::move(*fd));
+  return {};
+}
+
+Result<void> ComputeSession::map_device(accelmm_map_device& args) {
+  if (!space_) return fail(Errc::not_supported, "device has no MMU");
+  const auto access = access_of(args.access);
+  if (!access) return fail(access.error());
+  const auto placement = placement_of(args);
+  if (!placement) return fail(placement.error());
+  if (space_->mappings() >= device_.description().session_quota.mappings)
+    return fail(Errc::over_quota, "session has too many mappings");
+  auto piece = view(args.handle, args.offset, args.length);
+  if (!piece) return fail(piece.error());
+  const auto mapped = space_->map(std::move(*piece), *placement, *access);
+  if (!mapped) return fail(mapped.error());
+  args.address = mapped->address.value();
+  args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, mapped->point};
+  return {};
+}
+
+Result<void> ComputeSession::unmap_device(accelmm_unmap_device& args) {
+  if (!space_) return fail(Errc::not_supported, "device has no MMU");
+  const auto point = space_->unmap(DeviceAddr(args.address));
+  if (!point) return fail(point.error());
+  args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, *point};
+  return {};
+}
+
+Result<void> ComputeSession::export_view(IoctlCall& call, accelmm_export& args) {
+  if (args.flags != 0) return fail(Errc::invalid_argument, "unknown export flags");
+  const auto exported = view(args.handle, args.offset, args.length);
+  if (!exported) return fail(exported.error());
+  const SealedMemfd* memfd = exported->allocation->memfd();
+  if (memfd == nullptr) return fail(Errc::not_supported, "no CPU can reach this buffer");
+  auto pieces = dmabuf::default_exporter().export_view(
+      {memfd->fd(), memfd->size(), exported->offset, exported->length});
+  if (!pieces) return fail(pieces.error());
+  if (pieces->size() > ACCELMM_MAX_PIECES)
+    return fail(Errc::not_supported, "export has too many pieces for one call");
+  for (std::size_t i = 0; i < pieces->size(); ++i) {
+    dmabuf::Piece& piece = (*pieces)[i];
+    args.pieces[i] = {static_cast<std::uint32_t>(call.reply_fds.size()), 0, piece.offset.value(),
+                      piece.length.value()};
+    call.reply_fds.push_back(std::move(piece.fd));
+  }
+  args.count = static_cast<std::uint32_t>(pieces->size());
+  device_.counters().exports += 1;
+  return {};
+}
+
+Result<void> ComputeSession::import_view(IoctlCall& call, accelmm_import& args) {
+  if (args.flags != 0) return fail(Errc::invalid_argument, "unknown import flags");
+  if (args.count == 0 || args.count > ACCELMM_MAX_PIECES)
+    return fail(Errc::invalid_argument, "count of pieces is out of range");
+  std::vector<dmabuf::Piece> pieces;
+  for (std::size_t i = 0; i < args.count; ++i) {
+    const accelmm_piece& piece = args.pieces[i];
+    if (piece.reserved != 0 || piece.fd >= call.fds.size() || !call.fds[piece.fd].valid())
+      return fail(Errc::invalid_argument, "piece names no descriptor of this call");
+    pieces.push_back(
+        {std::move(call.fds[piece.fd]), ByteCount(piece.offset), ByteCount(piece.length)});
+  }
+  auto memfd = dmabuf::import_view(std::move(pieces));
+  if (!memfd) return fail(memfd.error());
+  auto allocation = device_.host().import(std::move(*memfd), account_);
+  if (!allocation) return fail(allocation.error());
+  const ByteCount size = (*allocation)->size();
+  const Access access = (*allocation)->cpu_access();
+  const auto handle = buffers_.insert(buffer_handle, std::move(*allocation));
+  if (!handle) return fail(handle.error());
+  args.handle = handle->raw();
+  args.size = size.value();
+  args.access = static_cast<std::uint32_t>(access);
+  device_.counters().imports += 1;
+  return {};
+}
+
+void ComputeSession::wait(const accelmm_wait& args, Completion done) {
+  const auto line = timeline(args.point);
+  if (!line) return done(fail(line.error()));
+  waits_->wait(**line, args.point.value, args.deadline_ns, std::move(done));
+}
+
+Result<void> ComputeSession::open_events(IoctlCall& call, accelmm_events& args) {
+  auto reader = waits_->open_events();
+  if (!reader) return fail(reader.error());
+  args.fd = static_cast<std::uint32_t>(call.reply_fds.size());
+  call.reply_fds.push_back(std::move(*reader));
+  return {};
+}
+
+Result<void> ComputeSession::watch(const accelmm_watch& args) {
+  const auto line = timeline(args.point);
+  if (!line) return fail(line.error());
+  return waits_->watch(**line, args.point);
+}
+
+}  // namespace accelmm::devices

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/clock.hpp"
+
+#include <accelmm/timeline.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace accelmm {
+namespace {
+
+// Failures older than this many are forgotten and read as reached: whoever waits for a job learns
+// of it long before.
+constexpr std::size_t kept_failures = 64;
+
+}  // namespace
+
+std::uint64_t Timeline::next() {
+  const std::lock_guard lock(mutex_);
+  return ++last_;
+}
+
+std::uint64_t Timeline::reached() const {
+  const std::lock_guard lock(mutex_);
+  return reached_;
+}
+
+void Timeline::reach(std::uint64_t point) {
+  end(point, std::nullopt, std::nullopt);
+}
+
+void Timeline::fail(std::uint64_t point, Errc code) {
+  end(point, code, std::nullopt);
+}
+
+void Timeline::fail(std::uint64_t point, const Fault& fault) {
+  end(point, Errc::fault, fault);
+}
+
+void Timeline::end(std::uint64_t point, std::optional<Errc> code,
+                   const std::optional<Fault>& fault) {
+  std::vector<std::pair<Completion, Result<void>>> due;
+  std::uint64_t ended = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    ACCELMM_CHECK(point <= last_);
+    if (point <= reached_) return;
+    if (code) {
+      if (failures_.size() == kept_failures) failures_.pop_front();
+      failures_.push_back({point, *code});
+    }
+    if (fault)
+      last_fault_ =
+          FaultRecord{*fault, point, monotonic_ns(), last_fault_ ? last_fault_->count + 1 : 1};
+    ended = point - reached_;
+    reached_ = point;
+    const auto pending = std::partition(waiters_.begin(), waiters_.end(),
+                                        [&](const Waiter& w) { return w.point > reached_; });
+    for (auto waiter = pending; waiter != waiters_.end(); ++waiter)
+      due.emplace_back(std::move(waiter->done), *outcome_locked(waiter->point));
+    waiters_.erase(pending, waiters_.end());
+  }
+  if (observer_) observer_(ended, fault);
+  for (auto& [done, outcome] : due) done(outcome);
+}
+
+std::optional<Result<void>> Timeline::outcome_locked(std::uint64_t point) const {
+  if (point > last_)
+    return std::optional<Result<void>>(
+        accelmm::fail(Errc::invalid_argument, "no such point was given out"));
+  if (point > reached_) return std::nullopt;
+  for (const Failure& failure : failures_)
+    if (failure.point == point)
+      return std::optional<Result<void>>(
+          accelmm::fail(failure.code, "the job of this point failed"));
+  return Result<void>{};
+}
+
+std::optional<Result<void>> Timeline::outcome(std::uint64_t point) const {
+  const std::lock_guard lock(mutex_);
+  return outcome_locked(point);
+}
+
+Timeline::WaiterId Timeline::when_reached(std::uint64_t point, Completion done) {
+  std::optional<Result<void>> known;
+  {
+    const std::lock_guard lock(mutex_);
+    known = outcome_locked(point);
+    if (!known) {
+      waiters_.push_back({++last_waiter_, point, std::move(done)});
+      return last_waiter_;
+    }
+  }
+  done(*known);
+  return 0;
+}
+
+void Timeline::cancel(WaiterId waiter) {
+  std::vector<Waiter> dropped;  // destroyed, and so ended, under no lock
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find(waiters_, waiter, &Waiter::id);
+  if (found == waiters_.end()) return;
+  dropped.push_back(std::move(*found));
+  waiters_.erase(found);
+}
+
+void Timeline::abandon_waiters(Errc code) {
+  std::vector<Waiter> abandoned;
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned.swap(waiters_);
+  }
+  for (Waiter& waiter : abandoned) waiter.done(accelmm::fail(code, "nobody will reach this point"));
+}
+
+std::optional<Timeline::FaultRecord> Timeline::last_fault() const {
+  const std::lock_guard lock(mutex_);
+  return last_fault_;
+}
+
+}  // namespace accelmm
