@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
+#include <accelmm/error.hpp>
+#include <accelmm/fd.hpp>
+#include <accelmm/units.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -12,13 +11,14 @@
 #include <string>
 #include <vector>
 
-#include <accelmm/error.hpp>
-#include <accelmm/fd.hpp>
-#include <accelmm/units.hpp>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 
-/// The system calls that accelmm makes, each once: close-on-exec always, EINTR retried, errno turned into Error, and a
-/// fault-injection point of the call's own name passed first. Nothing else in the tree calls the system, except the
-/// io_uring calls of src/loop (tools/check_syscalls.py).
+/// The system calls that accelmm makes, each once: close-on-exec always, EINTR retried, errno
+/// turned into Error, and a fault-injection point of the call's own name passed first. Nothing else
+/// in the tree calls the system, except the io_uring calls of src/loop (tools/check_syscalls.py).
 namespace accelmm::sys {
 
 // --- memory ---
@@ -26,8 +26,8 @@ namespace accelmm::sys {
 [[nodiscard]] Result<UniqueFd> memfd_create(const char* name, ByteCount size);
 [[nodiscard]] Result<void> add_seals(FdView fd, int seals);
 [[nodiscard]] Result<int> get_seals(FdView fd);
-[[nodiscard]] Result<std::byte*> mmap(void* address, ByteCount length, int prot, int flags, FdView fd,
-                                      std::uint64_t offset);
+[[nodiscard]] Result<std::byte*> mmap(void* address, ByteCount length, int prot, int flags,
+                                      FdView fd, std::uint64_t offset);
 /// Cannot fail for ranges that mmap returned; checked.
 void munmap(std::byte* address, ByteCount length) noexcept;
 [[nodiscard]] Result<void> madvise(std::byte* address, ByteCount length, int advice);
