@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <accelmm/check.hpp>
+#include <accelmm/extent.hpp>
+#include <accelmm/mmu/invalidation.hpp>
+#include <accelmm/mmu/table_pool.hpp>
+#include <accelmm/units.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace accelmm::mmu::test {
+
+/// Memory for page tables, and a pool over it. The memory is the test's to read, and to damage.
+class Tables {
+ public:
+  /// Far from zero, so that an offset taken for an address is found out.
+  static constexpr std::uint64_t bus_begin = 0x7'6540'0000;
+
+  explicit Tables(std::uint32_t count)
+      : bytes_(count * table_bytes), memory_(new_zeroed(bytes_)), pool_(make_pool()) {}
+
+  [[nodiscard]] TablePool& pool() { return pool_; }
+  [[nodiscard]] std::size_t size() const { return bytes_; }
+  [[nodiscard]] const std::byte* bytes() const { return memory_.get(); }
+  [[nodiscard]] std::byte* at(BusAddr address) {
+    ACCELMM_CHECK(address.value() >= bus_begin && address.value() - bus_begin < bytes_);
+    return memory_.get() + (address.value() - bus_begin);
+  }
+  [[nodiscard]] std::uint64_t word(BusAddr table, std::uint32_t index) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, at(table) + index * sizeof value, sizeof value);
+    return value;
+  }
+  void plant(BusAddr table, std::uint32_t index, std::uint64_t value) {
+    std::memcpy(at(table) + index * sizeof value, &value, sizeof value);
+  }
+  [[nodiscard]] std::vector<std::byte> snapshot() const {
+    return {memory_.get(), memory_.get() + bytes_};
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* bytes) const {
+      ::operator delete(bytes, std::align_val_t{table_bytes});
+    }
+  };
+
+  static std::byte* new_zeroed(std::size_t bytes) {
+    auto* memory = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{table_bytes}));
+    std::memset(memory, 0, bytes);
+    return memory;
+  }
+  TablePool make_pool() {
+    auto pool = TablePool::create({BusAddr(bus_begin), ByteCount(bytes_), memory_.get()});
+    ACCELMM_CHECK(pool.has_value());
+    return std::move(*pool);
+  }
+
+  std::size_t bytes_;
+  std::unique_ptr<std::byte[], Free> memory_;
+  TablePool pool_;
+};
+
+/// testing::Test has a member named Run: tests spell the lists of ours differently.
+using Runs = std::vector<Run>;
+
+inline Run run(std::uint64_t address, std::uint64_t length) {
+  return {BusAddr(address), ByteCount(length)};
+}
+
+inline Range<DeviceAddr> range(std::uint64_t begin, std::uint64_t end) {
+  return {DeviceAddr(begin), DeviceAddr(end)};
+}
+
+/// What a device would have said after invalidating the range.
+inline InvalidationDone invalidated(Range<DeviceAddr> range) {
+  return InvalidationDone({1, range, Invalidation::Cause::unmap});
+}
+
+/// Releases an Unmapped or a Detached, as if its range had just been invalidated.
+template <class Gone>
+void release(Gone&& gone) {
+  const Range<DeviceAddr> range = gone.range();
+  std::forward<Gone>(gone).release(invalidated(range));
+}
+
+}  // namespace accelmm::mmu::test
