@@ -7,8 +7,14 @@ counts as one. An executable that failed without a failed case (a crash, a timeo
 """
 
 import pathlib
+import re
 import sys
 import xml.etree.ElementTree as xml
+
+
+def reason_of(skipped):
+    """The text given to GTEST_SKIP, on one line, without the place that stands before it."""
+    return re.sub(r"^\S+:\d+ ", "", " ".join((skipped.get("message") or "").split()))
 
 
 def gtest_cases(results, name):
@@ -24,7 +30,7 @@ def gtest_cases(results, name):
         if case.find("failure") is not None:
             cases.append((title, "failed", ""))
         elif skipped is not None:
-            cases.append((title, "skipped", " ".join((skipped.get("message") or "").split())))
+            cases.append((title, "skipped", reason_of(skipped)))
         elif case.get("status") == "notrun":
             cases.append((title, "skipped", "disabled"))
         else:
