@@ -51,7 +51,7 @@ void pause_briefly() {
   static_cast<void>(sys::poll_one(FdView(), 0, 1));
 }
 
-int set_up(io_uring& ring, unsigned flags) {
+int make_ring(io_uring& ring, unsigned flags) {
   if (const int injected = fault_injection::point("io_uring_setup"); injected != 0)
     return -injected;
   return io_uring_queue_init(submissions, &ring, flags | IORING_SETUP_CLAMP);
@@ -60,23 +60,49 @@ int set_up(io_uring& ring, unsigned flags) {
 }  // namespace
 
 Ring::~Ring() {
+  if (in_forked_child()) return;
   ACCELMM_CHECK(state_ != State::open && state_ != State::closing);
   ACCELMM_CHECK(waiting_.empty() && ready_.empty());
   ACCELMM_CHECK(outstanding_ == 0 || state_ == State::broken);
 }
 
 Result<void> Ring::open() {
+  if (in_forked_child()) return fail(Errc::no_device, "a loop was used after fork");
   if (state_ == State::broken) return fail(Errc::io_error, "the ring of this loop is broken");
   ACCELMM_CHECK(state_ == State::closed);
-  int error = set_up(ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
-  if (error == -EINVAL) error = set_up(ring_, 0);
-  if (error < 0) return fail_errno(-error, "io_uring_setup failed");
+  auto guard = ForkGuard::open([this] { return set_up(); });
+  if (!guard) {
+    tear_down();
+    return fail(guard.error());
+  }
+  guard_ = std::move(*guard);
+  state_ = State::open;
   if (const auto checked = check_operations(); !checked) {
-    io_uring_queue_exit(&ring_);
+    close();
     return checked;
   }
-  state_ = State::open;
   return {};
+}
+
+// Makes the kernel's ring; called again when a fork came between. The descriptor's owner is the guard from then on.
+Result<UniqueFd> Ring::set_up() {
+  tear_down();
+  int error = make_ring(ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+  if (error == -EINVAL) error = make_ring(ring_, 0);
+  if (error < 0) return fail_errno(-error, "io_uring_setup failed");
+  // Mappings keep a ring alive as its descriptor does.
+  error = io_uring_ring_dontfork(&ring_);
+  UniqueFd fd(ring_.ring_fd);
+  if (error < 0) return fail_errno(-error, "keeping the ring from children failed");
+  return fd;
+}
+
+// Unmaps the ring. Its descriptor is not the ring's to close.
+void Ring::tear_down() noexcept {
+  if (ring_.sq.ring_sz == 0) return;
+  ring_.ring_fd = -1;
+  io_uring_queue_exit(&ring_);
+  ring_ = {};
 }
 
 Result<void> Ring::check_operations() {
@@ -171,6 +197,7 @@ int Ring::enter(std::optional<std::uint64_t> deadline_ns) {
 
 Result<void> Ring::wait(std::optional<std::uint64_t> deadline_ns) {
   ACCELMM_CHECK(state_ == State::open);
+  if (in_forked_child()) return fail(Errc::no_device, "a loop was used after fork");
   fill();
   // Without room for all there is no time to sleep.
   if (!waiting_.empty() || !canceling_.empty() || !ready_.empty()) deadline_ns = 0;
@@ -238,6 +265,11 @@ void Ring::run_ready() noexcept {
 
 void Ring::close() noexcept {
   ACCELMM_CHECK(state_ == State::open);
+  if (in_forked_child()) {
+    // The memory of the ring is not here, and its operations are the parent's.
+    state_ = State::broken;
+    return;
+  }
   state_ = State::closing;
   int refusals = 0;
   while (outstanding_ > 0 && refusals < close_attempts) {
@@ -257,9 +289,22 @@ void Ring::close() noexcept {
     ++refusals;
     pause_briefly();
   }
-  io_uring_queue_exit(&ring_);
+  if (outstanding_ > 0) recall();
+  tear_down();
+  guard_.reset();
   // What the kernel keeps is never freed: it may still write there.
   state_ = outstanding_ == 0 ? State::closed : State::broken;
+}
+
+// Takes back the submissions that the kernel never looked at.
+void Ring::recall() noexcept {
+  const io_uring_sq& queue = ring_.sq;
+  for (unsigned at = *queue.khead; at != queue.sqe_tail; ++at) {
+    const io_uring_sqe& sqe = queue.sqes[at & queue.ring_mask];
+    --outstanding_;
+    if (sqe.user_data == canceled_by_ring) continue;
+    take(*reinterpret_cast<Operation*>(sqe.user_data), -ECANCELED);
+  }
 }
 
 }  // namespace accelmm

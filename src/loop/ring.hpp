@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/fork_guard.hpp"
 #include "loop/operation.hpp"
 
 #include <accelmm/error.hpp>
@@ -56,14 +57,19 @@ class Ring {
   void run_ready() noexcept;
   /// Whether run_ready() would do something.
   [[nodiscard]] bool has_ready() const { return !ready_.empty(); }
+  /// Whether the kernel's ring is another process's, which forked this one.
+  [[nodiscard]] bool in_forked_child() const { return guard_ && guard_->in_forked_child(); }
 
  private:
+  [[nodiscard]] Result<UniqueFd> set_up();
+  void tear_down() noexcept;
   [[nodiscard]] Result<void> check_operations();
   void fill();
   [[nodiscard]] io_uring_sqe* next_submission();
   [[nodiscard]] int enter(std::optional<std::uint64_t> deadline_ns);
   void drain() noexcept;
   void take(Operation& operation, int result) noexcept;
+  void recall() noexcept;
 
   enum class State : std::uint8_t {
     closed,
@@ -73,7 +79,8 @@ class Ring {
   };
   State state_ = State::closed;
   io_uring ring_ = {};
-  std::size_t outstanding_ = 0;  // submissions, cancellations included, that have no result yet
+  std::optional<ForkGuard> guard_;  // of the ring's descriptor, while there is a ring
+  std::size_t outstanding_ = 0;     // submissions, cancellations included, that have no result yet
   OperationQueue waiting_;
   OperationQueue ready_;
   OperationQueue canceling_;  // abandoned, in flight, and their cancellation not yet submitted

@@ -48,7 +48,7 @@ Result<std::unique_ptr<Transport>> UringTransport::create() {
 UringTransport::UringTransport(PostQueue posts) : posts_(std::move(posts)) {}
 
 UringTransport::~UringTransport() {
-  ACCELMM_CHECK(loop_thread_.load() == std::thread::id());
+  ACCELMM_CHECK(loop_thread_.load() == std::thread::id() || ring_.in_forked_child());
   posts_.drop();
   timers_.drop();
   if (wake_ != nullptr) ring_.abandon(std::move(wake_));

@@ -19,7 +19,9 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -101,15 +103,18 @@ class LoopThread {
     auto made = create_transport();
     if (!made) throw std::runtime_error(made.error().what);
     transport_ = std::move(*made);
-    thread_ = std::thread([this] {
-      const auto ran = transport_->run();
-      EXPECT_TRUE(ran) << ran.error().what;
-    });
+    start();
   }
   LoopThread(const LoopThread&) = delete;
   LoopThread& operator=(const LoopThread&) = delete;
   ~LoopThread() {
     if (thread_.joinable()) stop();
+  }
+  void start() {
+    thread_ = std::thread([this] {
+      const auto ran = transport_->run();
+      EXPECT_TRUE(ran) << ran.error().what;
+    });
   }
   void stop() {
     transport_->stop();
@@ -202,12 +207,14 @@ class Server {
   // In the loop's thread.
   OnMessage on_message;
   std::list<std::unique_ptr<Session>> sessions;
+  bool refusing = false;  // destroy connections instead of taking them
   std::atomic<int> opened = 0;
   std::atomic<int> ended = 0;
 
  private:
   ConnectionEvents* open(std::unique_ptr<Connection> connection) {
     ++opened;
+    if (refusing) return nullptr;
     sessions.push_back(std::make_unique<Session>(*this));
     sessions.back()->connection = std::move(connection);
     return sessions.back().get();
