@@ -180,7 +180,8 @@ TEST_F(AddressSpaceTest, TooLargeForTheSpaceIsNoMemory) {
 }
 
 TEST_F(AddressSpaceTest, ShortageOfTablesIsNoMemoryAndGivesTheAddressBack) {
-  // Root and three hops, and one table for each 2 MiB of small leaves: 60 of them are left for 64 needed.
+  // Root and three hops, and one table for each 2 MiB of small leaves: 60 of them are left for 64
+  // needed.
   EXPECT_EQ(refusal({run(page, 64 * large)}, fixed(base)), Errc::no_memory);
   EXPECT_TRUE(map({run(page, 60 * large)}, fixed(base)).has_value());
 }
@@ -279,8 +280,8 @@ TEST(MakeAddressSpace, NoTableForTheRootIsNoMemory) {
   release((*first)->unmap_all());
 }
 
-// As a driver out of tree would write one: three hops of nine bits, leaves of 4 KiB, 2 MiB and 1 GiB, addresses shifted
-// right by two, no permission bits.
+// As a driver out of tree would write one: three hops of nine bits, leaves of 4 KiB, 2 MiB and 1
+// GiB, addresses shifted right by two, no permission bits.
 struct ThreeHops {
   static constexpr unsigned hops = 3;
   static constexpr unsigned bus_bits = 56;

@@ -10,10 +10,10 @@
 //
 //   hop             0      1      2      3      4
 //   address bits  49-48  47-39  38-30  29-21  20-12
-//   entry         8 bytes little-endian; bit 0 valid, bit 3 readable, bit 4 writable, bit 11 ends
-//   the walk (only in
-//                 the last two hops), bits 12-63 the address of the next table or of the page; all
-//                 other bits zero
+//
+// An entry is 8 bytes, little-endian: bit 0 valid, bit 3 readable, bit 4 writable, bit 11 ends the
+// walk (only in the last two hops), bits 12-63 the address of the next table or of the page; all
+// other bits are zero.
 
 namespace naive_npu1 {
 

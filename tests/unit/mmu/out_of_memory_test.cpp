@@ -28,8 +28,8 @@ constexpr std::uint64_t large = 0x20'0000;
 
 using accelmm::test::FailingNew;
 
-// Runs `operation` with a failure after 0, 1, 2, ... allocations, until it ends without having met one.
-// Returns how many it met. `judge` looks at the outcome, with nothing failing any more.
+// Runs `operation` with a failure after 0, 1, 2, ... allocations, until it ends without having met
+// one. Returns how many it met. `judge` looks at the outcome, with nothing failing any more.
 template <class Operation, class Judge>
 long fail_each_allocation(Operation&& operation, Judge&& judge) {
   for (long k = 0;; ++k) {

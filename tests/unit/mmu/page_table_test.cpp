@@ -334,8 +334,8 @@ TEST_F(PageTableTest, MovedTreeKeepsItsTables) {
 }
 
 TEST(PageTable, ShortageOfTablesAtAnyPointChangesNothing) {
-  // A page under one branch of the root; under the next one small leaves, a large one, small ones: the root, four
-  // tables, and three with two of hop 4.
+  // A page under one branch of the root; under the next one small leaves, a large one, small ones:
+  // the root, four tables, and three with two of hop 4.
   const std::uint64_t va = (1ULL << 48) - page;
   const Runs runs = {run(page, 3 * page), run(9 * large + 2 * page, 2 * large)};
   std::uint32_t needed = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a device sees while the CPU writes: each store in its order, and a second thread that walks all the time.
+// What a device sees while the CPU writes: each store in its order, and a second thread that walks
+// all the time.
 #include "unit/mmu/naive_npu1_walker.hpp"
 #include "unit/mmu/recording_memory.hpp"
 #include "unit/mmu/tables_fixture.hpp"
@@ -62,7 +63,8 @@ class WriteOrderTest : public ::testing::Test {
   }
 };
 
-// A table is complete when it is linked: no store of the same map goes to it, or below it, afterwards.
+// A table is complete when it is linked: no store of the same map goes to it, or below it,
+// afterwards.
 void expect_leaves_before_links(const std::vector<Store>& stores,
                                 const std::set<std::uint64_t>& live_before) {
   std::set<std::uint64_t> linked;
@@ -151,8 +153,9 @@ TEST_F(WriteOrderTest, UnmapClearsLeavesBeforeTheLinksOfEmptyTables) {
   release(std::move(*gone));
 }
 
-// A device that never stops: it may see an address mapped or not mapped while that changes, but nothing else, ever.
-// Tables return only when it began a new walk after the unmap, which is what an invalidation is to a walker with no TLB.
+// A device that never stops: it may see an address mapped or not mapped while that changes, but
+// nothing else, ever. Tables return only when it began a new walk after the unmap, which is what an
+// invalidation is to a walker with no TLB.
 TEST(ConcurrentWalk, ADeviceSeesEachAddressMappedRightOrNotAtAll) {
   Tables tables(64);
   auto tree = PageTable<Npu1, TablePool>::create(tables.pool());

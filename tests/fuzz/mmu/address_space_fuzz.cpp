@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Bytes as operations on an address space: an opcode byte, then its arguments. An operation that
+// the space refuses is judged and passed over; the run ends with the input. The space begins 8 MiB
+// below a boundary of hop 0.
+#include "property/mmu/judged_space.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <span>
+
+namespace {
+
+using accelmm::Access;
+using accelmm::DeviceAddr;
+using accelmm::mmu::Placement;
+using accelmm::mmu::test::JudgedSpace;
+using accelmm::mmu::test::run;
+using accelmm::mmu::test::Runs;
+
+constexpr std::uint64_t page = JudgedSpace::page;
+constexpr std::uint64_t large = JudgedSpace::large;
+constexpr std::uint64_t begin = (std::uint64_t{1} << 48) - 4 * large;
+constexpr std::uint64_t end = begin + 12 * large;
+
+class Input {
+ public:
+  explicit Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
+  [[nodiscard]] bool empty() const { return bytes_.empty(); }
+  std::uint64_t byte() {
+    if (bytes_.empty()) return 0;
+    const std::uint8_t first = bytes_.front();
+    bytes_ = bytes_.subspan(1);
+    return first;
+  }
+  std::uint64_t pair() {
+    const std::uint64_t low = byte();
+    return low | byte() << 8;
+  }
+
+ private:
+  std::span<const std::uint8_t> bytes_;
+};
+
+// Up to 4 runs of up to 1023 pages each, three bytes for each: where, how long, and where the next
+// one begins.
+Runs take_runs(Input& input) {
+  Runs runs;
+  std::uint64_t bus = 0;
+  for (std::uint64_t left = 1 + input.byte() % 4; left > 0; --left) {
+    const std::uint64_t shape = input.byte();
+    const std::uint64_t pages = input.pair() % 1024;
+    if ((shape & 1) != 0) bus = (bus + large) / large * large;
+    bus += (shape >> 1) % 16 * page;
+    const std::uint64_t oddness =
+        shape >= 0xF0 ? 0x200 : 0;  // seldom no whole page, or no page at all
+    runs.push_back(run(bus + oddness, (pages == 0 && shape < 0xE0 ? 1 : pages) * page));
+    bus += pages * page;
+  }
+  return runs;
+}
+
+bool well_formed(const Runs& runs) {
+  for (const auto& one : runs)
+    if (one.length.value() == 0 || one.address.value() % page != 0) return false;
+  return true;
+}
+
+void map(JudgedSpace& space, Input& input) {
+  const std::uint64_t choice = input.byte();
+  const std::uint64_t va = begin + input.pair() * page + ((choice & 0xC0) == 0xC0 ? 0x80 : 0);
+  const auto kind = static_cast<Placement::Kind>(choice % 3);
+  const auto access = static_cast<Access>(1 + choice / 3 % 3);
+  const Runs runs = take_runs(input);
+  if (well_formed(runs))
+    space.map(runs, {kind, DeviceAddr(va)}, access);
+  else
+    space.refuse(runs, {kind, DeviceAddr(va)}, access);
+}
+
+void unmap(JudgedSpace& space, Input& input) {
+  const std::uint64_t which = input.byte();
+  if (space.mappings().empty() || which >= 0xF0)
+    space.unmap(begin + input.pair() * page);
+  else
+    space.unmap(std::next(space.mappings().begin(),
+                          static_cast<std::ptrdiff_t>(which % space.mappings().size()))
+                    ->first);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Input input({data, size});
+  JudgedSpace space(24, {DeviceAddr(begin), DeviceAddr(end)});
+  while (!input.empty()) {
+    switch (input.byte() % 8) {
+      case 0:
+      case 1:
+      case 2:
+        map(space, input);
+        break;
+      case 3:
+      case 4:
+        unmap(space, input);
+        break;
+      case 5:
+        if (space.pending() > 0) space.release_one(input.byte() % space.pending());
+        break;
+      default:
+        space.translate(begin - page + input.pair() * 0x400);
+    }
+  }
+  space.judge_everything();
+  return 0;
+}
