@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every device owes every application, whichever way they reach each other: the same tests over a socket and in
-// embedded mode.
+// What every device owes every application, whichever way they reach each other: the same tests
+// over a socket and in embedded mode.
 #include "support/npu_host.hpp"
 
 #include <algorithm>

@@ -18,7 +18,8 @@
 
 namespace accelmm::test {
 
-/// A transport without sockets or a thread: what is posted runs in drain(), in the thread that made it.
+/// A transport without sockets or a thread: what is posted runs in drain(), in the thread that made
+/// it.
 class InlineTransport final : public Transport {
  public:
   Result<std::unique_ptr<Listener>> listen(UniqueFd, Accept) override {

@@ -19,8 +19,8 @@ struct plain_job {
 #define PLAIN_IOCTL_JOB ACCELMM_IOWR(0x40, struct accelmm::test::plain_job)
 #define PLAIN_IOCTL_LATER ACCELMM_IOWR(0x41, struct accelmm::test::plain_job)
 
-/// A driver whose hardware is always there and never does anything: every operation ends at once, in the loop's
-/// thread, except calls of PLAIN_IOCTL_LATER, which end when the test says so.
+/// A driver whose hardware is always there and never does anything: every operation ends at once,
+/// in the loop's thread, except calls of PLAIN_IOCTL_LATER, which end when the test says so.
 class PlainDriver final : public Driver, public MmuHardware {
  public:
   void probe(Device&, Completion done) override { done({}); }

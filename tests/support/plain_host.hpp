@@ -13,7 +13,8 @@
 
 namespace accelmm::test {
 
-/// One device of PlainDriver, reached by packets in the test's own thread: nothing happens but what the test does.
+/// One device of PlainDriver, reached by packets in the test's own thread: nothing happens but what
+/// the test does.
 class PlainHost {
  public:
   explicit PlainHost(DeviceDescription description = plain_description()) {
