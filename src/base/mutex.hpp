@@ -118,6 +118,11 @@ class ACCELMM_THREAD_ANNOTATION(capability("mutex")) SharedMutex {
   void lock_shared() ACCELMM_THREAD_ANNOTATION(acquire_shared_capability()) {
     ACCELMM_CHECK(pthread_rwlock_rdlock(&lock_) == 0);
   }
+  /// Fails while a writer holds the lock or waits for it.
+  [[nodiscard]] bool try_lock_shared()
+      ACCELMM_THREAD_ANNOTATION(try_acquire_shared_capability(true)) {
+    return pthread_rwlock_tryrdlock(&lock_) == 0;
+  }
   void unlock_shared() ACCELMM_THREAD_ANNOTATION(release_shared_capability()) {
     ACCELMM_CHECK(pthread_rwlock_unlock(&lock_) == 0);
   }
