@@ -48,6 +48,8 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   [[nodiscard]] Peer peer() const { return peer_; }
   /// Whether the peer is gone, noticed or not.
   [[nodiscard]] bool is_ending() const;
+  /// Whether its end was noticed: it must not be given a session any more.
+  [[nodiscard]] bool has_ended() const { return state_ == State::ended; }
   /// Whether it holds or opens a session.
   [[nodiscard]] bool is_greeted() const { return state_ != State::greeting; }
 

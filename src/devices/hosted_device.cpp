@@ -231,6 +231,7 @@ void HostedDevice::open_waiting() {
     const Admission admitted = admission(*port);
     if (admitted == Admission::later) return;
     openers_.pop_front();
+    if (port->has_ended()) continue;  // it is forgotten in a turn of its own
     if (admitted == Admission::now)
       start_session(port);
     else
