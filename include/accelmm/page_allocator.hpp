@@ -15,7 +15,7 @@ namespace accelmm {
 ///
 /// Hands out offsets, never memory: it does not know whether they mean host bytes, device memory or
 /// bus addresses. Any page-aligned part of what it gave out may be freed on its own.
-/// Owns      its metadata: about 3 bits a page (0.0095 % of 4 KiB pages), all taken in create(), so
+/// Owns      its metadata: about 3 bits a page (0.0092 % of 4 KiB pages), all taken in create(), so
 ///           that free, split and merge cannot fail for want of memory.
 /// Units     byte offsets and lengths, multiples of the page.
 /// Threads   externally synchronised (docs/mm.md "Locking").

@@ -17,7 +17,6 @@
 #include <array>
 #include <bit>
 #include <new>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -30,6 +29,8 @@ using mm::FreeBlocks;
 using mm::PageBits;
 using mm::PageRun;
 
+constexpr std::uint64_t none = FreeBlocks::none;
+
 // The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
 
@@ -41,7 +42,10 @@ class Cache {
     order_ = order;
     limit_ = limit;
   }
-  [[nodiscard]] bool serves(unsigned order) const { return limit_ != 0 && order_ == order; }
+  /// Whether a run of `count` pages is one of its blocks' size.
+  [[nodiscard]] bool serves(std::uint64_t count) const {
+    return count == std::uint64_t{1} << order_ && limit_ != 0;
+  }
   [[nodiscard]] bool full() const { return count_ == limit_; }
   [[nodiscard]] bool empty() const { return count_ == 0; }
   [[nodiscard]] unsigned order() const { return order_; }
@@ -78,6 +82,7 @@ struct PageAllocator::State {
     return PageBits::words_for(page_count) + FreeBlocks::words_for(page_count);
   }
 
+  [[nodiscard]] ByteCount page_size() const { return bytes(1); }
   [[nodiscard]] ByteCount bytes(std::uint64_t count) const { return ByteCount(count << shift); }
   [[nodiscard]] Extent extent(PageRun run) const {
     return {RegionOffset(run.begin << shift), bytes(run.size())};
@@ -87,11 +92,21 @@ struct PageAllocator::State {
     if (size > bytes(pages)) return pages + 1;
     return ((size.value() - 1) >> shift) + 1;
   }
-  [[nodiscard]] Cache* cache_for(std::uint64_t count);
-  [[nodiscard]] Result<PageRun> checked(Extent extent) const;
+  /// The cache whose blocks are this long, or null.
+  [[nodiscard]] Cache* cache_for(std::uint64_t count) {
+    if (page_cache.serves(count)) return &page_cache;
+    return large_cache.serves(count) ? &large_cache : nullptr;
+  }
+  /// What is wrong with the form of an extent, or null.
+  [[nodiscard]] const char* flaw_of(Extent extent) const;
+  [[nodiscard]] PageRun run_of(Extent extent) const {
+    return {extent.offset.value() >> shift,
+            (extent.offset.value() + extent.length.value()) >> shift};
+  }
 
-  [[nodiscard]] std::optional<std::uint64_t> take(std::uint64_t count, unsigned align_order);
-  [[nodiscard]] std::optional<std::uint64_t> take_slowly(std::uint64_t count, unsigned align_order);
+  /// Takes a run of pages and returns the first, or none.
+  [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order);
+  [[nodiscard]] std::uint64_t take_from_blocks(std::uint64_t count, unsigned align_order);
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order) const;
   [[nodiscard]] std::size_t count_pieces(std::uint64_t count) const;
   [[nodiscard]] PageRun take_piece(std::uint64_t count);
@@ -133,14 +148,6 @@ PageAllocator::State::State(const Options& options, std::unique_ptr<std::uint64_
   blocks.give({0, pages});
 }
 
-Cache* PageAllocator::State::cache_for(std::uint64_t count) {
-  if (count == 1) return &page_cache;
-  if (std::has_single_bit(count) &&
-      large_cache.serves(static_cast<unsigned>(std::countr_zero(count))))
-    return &large_cache;
-  return nullptr;
-}
-
 void PageAllocator::State::spill(Cache& cache, std::size_t count) {
   for (const std::uint64_t page : cache.pages().first(count))
     blocks.give({page, page + (std::uint64_t{1} << cache.order())});
@@ -152,33 +159,36 @@ void PageAllocator::State::drain() {
   spill(large_cache, large_cache.pages().size());
 }
 
-std::optional<std::uint64_t> PageAllocator::State::take(std::uint64_t count, unsigned align_order) {
-  if (count > free_pages) return std::nullopt;
-  if (Cache* cache = cache_for(count);
-      cache != nullptr && !cache->empty() && align_order <= cache->order()) {
-    const std::uint64_t page = cache->pop();
-    mark_allocated({page, page + count});
+std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_order) {
+  if (count == 1 && align_order == 0 && !page_cache.empty()) {
+    const std::uint64_t page = page_cache.pop();
+    allocated.set(page);
+    --free_pages;
     return page;
   }
-  if (const auto block = blocks.find(count, align_order)) {
-    blocks.take_front(*block, count);
-    mark_allocated({block->first_page, block->first_page + count});
-    return block->first_page;
-  }
-  return take_slowly(count, align_order);
+  if (count > free_pages) return none;
+  std::uint64_t page = none;
+  if (Cache* cache = cache_for(count);
+      cache != nullptr && !cache->empty() && align_order <= cache->order())
+    page = cache->pop();
+  else
+    page = take_from_blocks(count, align_order);
+  if (page != none) mark_allocated({page, page + count});
+  return page;
 }
 
-std::optional<std::uint64_t> PageAllocator::State::take_slowly(std::uint64_t count,
-                                                               unsigned align_order) {
-  drain();
-  std::uint64_t page = FreeBlocks::none;
-  if (const auto block = blocks.find(count, align_order))
-    page = block->first_page;
-  else
-    page = find_run(count, align_order);
-  if (page == FreeBlocks::none) return std::nullopt;
-  blocks.take({page, page + count});
-  mark_allocated({page, page + count});
+std::uint64_t PageAllocator::State::take_from_blocks(std::uint64_t count, unsigned align_order) {
+  auto block = blocks.find(count, align_order);
+  if (!block) {
+    drain();
+    block = blocks.find(count, align_order);
+  }
+  if (block) {
+    blocks.take_front(*block, count);
+    return block->first_page;
+  }
+  const std::uint64_t page = find_run(count, align_order);
+  if (page != none) blocks.take({page, page + count});
   return page;
 }
 
@@ -190,7 +200,7 @@ std::uint64_t PageAllocator::State::find_run(std::uint64_t count, unsigned align
   // A run of 2^(k+1) - 1 pages or more holds an aligned block of 2^k pages.
   const auto inner_order = static_cast<unsigned>(std::bit_width(count + 1) - 2);
   const std::uint64_t mask = (std::uint64_t{1} << align_order) - 1;
-  std::uint64_t found = FreeBlocks::none;
+  std::uint64_t found = none;
   blocks.any_run(inner_order, allocated, [&](PageRun run) {
     const std::uint64_t begin = (run.begin + mask) & ~mask;
     if (begin >= run.end || run.end - begin < count) return false;
@@ -245,16 +255,14 @@ std::uint64_t PageAllocator::State::longest_run() const {
   return longest;
 }
 
-Result<PageRun> PageAllocator::State::checked(Extent extent) const {
-  const Alignment page(std::uint64_t{1} << shift);
-  const std::uint64_t total = pages << shift;
+const char* PageAllocator::State::flaw_of(Extent extent) const {
   const std::uint64_t offset = extent.offset.value();
-  if (extent.length.value() == 0) return fail(Errc::invalid_argument, "extent is empty");
-  if (!page.divides(extent.offset) || !page.divides(extent.length))
-    return fail(Errc::invalid_argument, "extent is not made of whole pages");
-  if (offset > total || extent.length.value() > total - offset)
-    return fail(Errc::invalid_argument, "extent lies outside the region");
-  return PageRun{offset >> shift, (offset + extent.length.value()) >> shift};
+  const std::uint64_t length = extent.length.value();
+  const std::uint64_t total = pages << shift;
+  if (length == 0) return "extent is empty";
+  if (((offset | length) & (page_size().value() - 1)) != 0) return "extent is not whole pages";
+  if (offset > total || length > total - offset) return "extent lies outside the region";
+  return nullptr;
 }
 
 PageAllocator::PageAllocator(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -280,19 +288,24 @@ Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
   State& state = *state_;
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
   const std::uint64_t count = state.pages_of(size);
-  const unsigned align_order = std::max(alignment.log2(), state.shift) - state.shift;
-  const auto page = state.take(count, align_order);
-  if (!page) return fail(Errc::no_memory, "no free run of that size and alignment");
+  const std::uint64_t page =
+      state.take(count, std::max(alignment.log2(), state.shift) - state.shift);
+  if (page == none) return fail(Errc::no_memory, "no free run of that size and alignment");
   ++state.allocations;
-  return state.extent({*page, *page + count});
+  return state.extent({page, page + count});
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
-  const Alignment page(std::uint64_t{1} << state_->shift);
-  const Alignment natural(std::bit_floor(std::clamp<std::uint64_t>(size.value(), 1, large_bytes)));
-  auto extent = allocate(size, std::max(natural, page));
-  if (extent || extent.error().code != Errc::no_memory || natural <= page) return extent;
-  return allocate(size, page);
+  State& state = *state_;
+  if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
+  const std::uint64_t count = state.pages_of(size);
+  const auto log2 = static_cast<unsigned>(std::bit_width(std::min(size.value(), large_bytes)) - 1);
+  const unsigned align_order = std::max(log2, state.shift) - state.shift;
+  std::uint64_t page = state.take(count, align_order);
+  if (page == none && align_order > 0) page = state.take(count, 0);
+  if (page == none) return fail(Errc::no_memory, "no free run of that size");
+  ++state.allocations;
+  return state.extent({page, page + count});
 }
 
 Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size) {
@@ -330,33 +343,37 @@ Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size) {
 
 Result<void> PageAllocator::reserve(Extent extent) {
   State& state = *state_;
-  const auto run = state.checked(extent);
-  if (!run) return fail(run.error());
-  if (!state.allocated.none_set(run->begin, run->end))
+  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
+  const PageRun run = state.run_of(extent);
+  if (!state.allocated.none_set(run.begin, run.end))
     return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.drain();
-  state.blocks.take(*run);
-  state.mark_allocated(*run);
+  state.blocks.take(run);
+  state.mark_allocated(run);
   ++state.allocations;
   return {};
 }
 
 Result<void> PageAllocator::free(Extent extent) {
   State& state = *state_;
-  const auto run = state.checked(extent);
-  if (!run) return fail(run.error());
-  if (!state.allocated.all_set(run->begin, run->end))
+  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
+  const PageRun run = state.run_of(extent);
+  const bool one_page = run.size() == 1;
+  if (one_page ? !state.allocated.is_set(run.begin) : !state.allocated.all_set(run.begin, run.end))
     return fail(Errc::invalid_argument, "a page of the extent is not allocated");
-  state.allocated.clear(run->begin, run->end);
-  state.free_pages += run->size();
+  if (one_page)
+    state.allocated.clear(run.begin);
+  else
+    state.allocated.clear(run.begin, run.end);
+  state.free_pages += run.size();
   ++state.frees;
-  Cache* cache = state.cache_for(run->size());
-  if (cache == nullptr || (run->begin & (run->size() - 1)) != 0) {
-    state.blocks.give(*run);
+  Cache* cache = state.cache_for(run.size());
+  if (cache == nullptr || (run.begin & (run.size() - 1)) != 0) {
+    state.blocks.give(run);
     return {};
   }
   if (cache->full()) state.spill(*cache, cache->pages().size() / 2);
-  cache->push(run->begin);
+  cache->push(run.begin);
   return {};
 }
 

@@ -266,6 +266,14 @@ TEST(PageAllocator, LongestRunCountsPagesThatTheCachesHold) {
   allocator.validate();
 }
 
+TEST(PageAllocator, LongestRunCountsACachedLargeBlockThatIsLongerThanAnyOther) {
+  auto allocator = make(8_MiB);
+  ASSERT_TRUE(allocator.allocate(8_MiB).has_value());
+  ASSERT_TRUE(allocator.free(page_extent(512, 512)).has_value());
+  ASSERT_TRUE(allocator.free(page_extent(1280, 256)).has_value());
+  EXPECT_EQ(512U, longest_run(allocator));
+}
+
 TEST(PageAllocator, ScattersOverAllThatIsFreeLongestFirst) {
   auto allocator = make(pages(16));
   ASSERT_TRUE(allocator.reserve(page_extent(2, 1)).has_value());
