@@ -111,6 +111,20 @@ TEST(VaAllocator, FindsTheOneAlignedPlaceBehindManyHolesThatFitOnlyUnaligned) {
   allocator.validate();
 }
 
+TEST(VaAllocator, WalksHolesJustBelowTheSizeThatAlwaysFits) {
+  auto allocator = make(0x1000, 0x1'0000'0000);
+  // 30 holes of 2 MiB at odd places, then one of 4 MiB - 8 KiB (4 MiB - 4 KiB would always do).
+  std::uint64_t at = 0x1000;
+  for (std::uint64_t begin = 0x40'1000; begin < 0x40'1000 + 30 * 0x40'0000; begin += 0x40'0000) {
+    ASSERT_TRUE(allocator.allocate_at(range(at, begin)).has_value());
+    at = begin + 0x20'0000;
+  }
+  ASSERT_TRUE(allocator.allocate_at(range(at, 0x8000'0000)).has_value());
+  ASSERT_TRUE(allocator.allocate_at(range(0x803f'e000, 0x1'0000'0000)).has_value());
+  EXPECT_EQ(range(0x8000'0000, 0x8020'0000), allocator.allocate(2_MiB, large).value());
+  allocator.validate();
+}
+
 TEST(VaAllocator, AllocateAtRefusesAnyTakenByte) {
   auto allocator = make(0x10000, 0x20000);
   ASSERT_TRUE(allocator.allocate_at(range(0x14000, 0x16000)).has_value());
