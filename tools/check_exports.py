@@ -12,6 +12,8 @@ import source_tree
 
 ALLOCATION = re.compile(r"(m|c|re|v|pv)alloc|free|cfree|posix_memalign|aligned_alloc|memalign|reallocarray|"
                         r"malloc_usable_size|_Zn[wa].*|_Zd[la].*")
+# The forms that only construct in place: every object has copies, and they replace nothing.
+PLACEMENT = {"_ZnwmPv", "_ZnamPv", "_ZdlPvS_", "_ZdaPvS_"}
 VERSION = "ACCELMM_0"
 
 
@@ -49,7 +51,7 @@ def main():
     if not statics:
         errors.append(f"{options.archive.name}: defines nothing")
     errors += [f"{options.archive.name}: defines {name}, which replaces the program's own"
-               for kind, name in statics if kind in "TWiBDV" and ALLOCATION.fullmatch(name)]
+               for kind, name in statics if kind in "TWiBDV" and ALLOCATION.fullmatch(name) and name not in PLACEMENT]
     source_tree.finish("exports", errors, lines and f"{len(lines)} symbols")
 
 

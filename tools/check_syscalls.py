@@ -18,8 +18,9 @@ import source_tree
 # Who may call the system.
 SYSTEM = ("src/base/", "src/loop/", "src/bus/", "src/dmabuf/", "src/mm/backing/")
 
-# Headers whose point is system calls. (<sys/types.h> and <linux/ioctl.h> only name types and numbers.)
-HEADERS = re.compile(r"sys/(?!types\.h$|cdefs\.h$).*|unistd\.h|fcntl\.h|poll\.h|sched\.h|spawn\.h|dirent\.h|signal\.h|"
+# Headers whose point is system calls. (<sys/types.h> and <linux/ioctl.h> only name types and numbers,
+# <sys/auxv.h> reads what the kernel left in the process.)
+HEADERS = re.compile(r"sys/(?!types\.h$|auxv\.h$).*|unistd\.h|fcntl\.h|poll\.h|sched\.h|spawn\.h|dirent\.h|signal\.h|"
                      r"csignal|liburing.*|linux/(memfd|udmabuf|dma-buf|dma-heap|io_uring|vfio|futex)\.h|filesystem|"
                      r"fstream|base/system(_call)?\.hpp")
 
@@ -27,7 +28,7 @@ HEADERS = re.compile(r"sys/(?!types\.h$|cdefs\.h$).*|unistd\.h|fcntl\.h|poll\.h|
 HARMLESS = re.compile(r"mem(cpy|move|set|cmp|chr)|bcmp|str[a-z]+|__(mem|str)[a-z]+_chk|v?snprintf|__v?snprintf_chk|getenv|"
                       r"pthread_[a-z_]+|__errno_location|__cxa_[a-z_]+|_Unwind_Resume|__gxx_personality_v0|__dso_handle|"
                       r"__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__tls_get_addr|__[a-z]+[sdt]i[234]|__libc_single_threaded|"
-                      r"abort|atexit|qsort|bsearch|(l?l?r?int|round|floor|ceil|sqrt|pow|exp|log|fmod)f?")
+                      r"abort|__assert_fail|__once_proxy|getauxval|atexit|qsort|bsearch|(l?l?r?int|round|floor|ceil|sqrt|pow|exp|log|fmod)f?")
 
 # Parts of the C++ library that call the system.
 HIDDEN = re.compile(r"std::filesystem::|std::basic_[io]?f(stream|ilebuf)|std::random_device|std::this_thread::")
