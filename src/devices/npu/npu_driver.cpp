@@ -14,11 +14,9 @@
 namespace accelmm::sim {
 namespace {
 
-constexpr Range<DeviceAddr> all_addresses{DeviceAddr(0),
-                                          DeviceAddr(mmu::Geometry<mmu::Npu1>::va_end)};
 // Address 0 and its neighbourhood stay unmapped, so that a forgotten address faults.
 constexpr Range<DeviceAddr> session_addresses{DeviceAddr(std::uint64_t{2} << 20),
-                                              all_addresses.end};
+                                              DeviceAddr(mmu::Geometry<mmu::Npu1>::va_end)};
 
 class NpuDriver final : public Driver, private MmuHardware {
  public:
@@ -50,7 +48,7 @@ class NpuDriver final : public Driver, private MmuHardware {
   }
   void unbind(std::uint32_t asid, Completion done) override {
     model_->clear_root(asid);
-    model_->invalidate(asid, all_addresses, std::move(done));
+    done({});  // what the TLB still holds goes with the invalidation that follows
   }
   void invalidate(const mmu::Invalidation& invalidation, Completion done) override {
     model_->invalidate(invalidation.asid, invalidation.range, std::move(done));

@@ -68,6 +68,9 @@ std::expected<NpuMmu::Target, NpuFault> NpuMmu::translate(std::uint32_t asid, De
     return std::unexpected(NpuFault{address, access, asid, level, kind});
   };
   if (address.value() >= address_end) return fault(0, NpuFaultKind::non_canonical);
+  // An address space that is switched off reaches nothing, whatever the TLB still holds of it.
+  if (asid >= root_count || roots_[asid].load(std::memory_order_acquire) == 0)
+    return fault(0, NpuFaultKind::no_address_space);
   NpuLeaf leaf;
   if (const NpuLeaf* known = look_up(asid, address)) {
     add(counters_.tlb_hits, 1);
