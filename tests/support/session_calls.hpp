@@ -79,7 +79,8 @@ struct SessionCall {
   std::function<Result<void>(BusySession&)> make;
 };
 
-/// Every call that a session can make once it has begun, but its end.
+/// Every call that a session can make once it has begun, but its end. One session can make them all,
+/// in this order.
 [[nodiscard]] inline std::vector<SessionCall> session_calls() {
   using S = BusySession;
   const auto nothing = [](S&) {};
@@ -99,22 +100,8 @@ struct SessionCall {
       {"allocate device", nothing, allocate({.domain = Domain::device})},
       {"allocate device visible", nothing,
        allocate({.domain = Domain::device, .cpu = CpuVisibility::visible})},
-      {"free", nothing,
-       [](S& s) -> Result<void> {
-         if (!s.visible) return {};
-         if (const auto freed = s.visible->free(); !freed) return freed;
-         s.visible.reset();
-         return {};
-       }},
       {"map cpu", nothing, [](S& s) { return keep(s.visible->map_cpu(), s.cpu_made); }},
       {"map device", nothing, [](S& s) { return keep(s.visible->map_device(), s.mapping_made); }},
-      {"unmap device", job,
-       [](S& s) -> Result<void> {
-         if (!s.device_at) return {};
-         if (const auto point = s.device_at->unmap(); !point) return fail(point.error());
-         s.device_at.reset();
-         return {};
-       }},
       {"export", nothing, [](S& s) { return keep(s.visible->export_view(), s.export_made); }},
       {"import", nothing, [](S& s) { return keep(s.client->import_view(*s.exported), s.made); }},
       {"copy ioctl", nothing, [](S& s) { return keep(s.submit(), s.job); }},
@@ -130,6 +117,20 @@ struct SessionCall {
          job(s);
        },
        [](S& s) { return s.client->watch(*s.job); }},
+      {"unmap device", job,
+       [](S& s) -> Result<void> {
+         if (!s.device_at) return {};
+         if (const auto point = s.device_at->unmap(); !point) return fail(point.error());
+         s.device_at.reset();
+         return {};
+       }},
+      {"free", nothing,
+       [](S& s) -> Result<void> {
+         if (!s.visible) return {};
+         if (const auto freed = s.visible->free(); !freed) return freed;
+         s.visible.reset();
+         return {};
+       }},
   };
 }
 
