@@ -49,20 +49,23 @@ TEST(Interruption, ABlockingReadGoesOn) {
   const UniqueFd reader(ends[0]);
   const UniqueFd writer(ends[1]);
   std::array<std::byte, 1> byte{};
+  const std::array<std::byte, 1> sent{std::byte{1}};
   std::optional<Result<std::size_t>> count;
   interrupt([&] { count = sys::read(reader.view(), byte); },
-            [&] { ASSERT_EQ(1U, *sys::write(writer.view(), byte)); });
+            [&] { ASSERT_EQ(1U, *sys::write(writer.view(), sent)); });
   ASSERT_TRUE(count->has_value());
   EXPECT_EQ(1U, **count);
+  EXPECT_EQ(sent, byte);
 }
 
 TEST(Interruption, ABlockingReceiveGoesOn) {
   const auto pair = sys::socket_pair();
   ASSERT_TRUE(pair.has_value());
   std::array<std::byte, 8> bytes{};
+  const std::array<std::byte, 8> sent{};
   std::optional<Result<sys::ReceivedPacket>> packet;
   interrupt([&] { packet = sys::receive_packet(pair->first.view(), bytes, 4); },
-            [&] { ASSERT_TRUE(sys::send_packet(pair->second.view(), bytes, {}).has_value()); });
+            [&] { ASSERT_TRUE(sys::send_packet(pair->second.view(), sent, {}).has_value()); });
   ASSERT_TRUE(packet->has_value());
   EXPECT_EQ(8U, (*packet)->size);
 }
