@@ -7,6 +7,7 @@
 // next given, without the splits and merges through every order that a hot page would otherwise
 // cost. A block in a stack is free in PageBits and absent from FreeBlocks, so that double free
 // stays exact and only merging waits: the stacks are emptied before a request is refused.
+#include "mm/block_cache.hpp"
 #include "mm/free_blocks.hpp"
 #include "mm/page_bits.hpp"
 
@@ -14,10 +15,8 @@
 #include <accelmm/page_allocator.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <new>
-#include <span>
 #include <utility>
 
 namespace accelmm {
@@ -25,6 +24,7 @@ namespace accelmm {
 namespace {
 
 using mm::Block;
+using mm::BlockCache;
 using mm::FreeBlocks;
 using mm::PageBits;
 using mm::PageRun;
@@ -34,43 +34,9 @@ constexpr std::uint64_t none = FreeBlocks::none;
 // The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
 
-/// A stack of free blocks of one order, newest on top.
-class Cache {
- public:
-  void enable(unsigned order, std::size_t limit) {
-    ACCELMM_CHECK(limit <= pages_.size());
-    order_ = order;
-    limit_ = limit;
-  }
-  /// Whether a run of `count` pages is one of its blocks' size.
-  [[nodiscard]] bool serves(std::uint64_t count) const {
-    return count == std::uint64_t{1} << order_ && limit_ != 0;
-  }
-  [[nodiscard]] bool full() const { return count_ == limit_; }
-  [[nodiscard]] bool empty() const { return count_ == 0; }
-  [[nodiscard]] unsigned order() const { return order_; }
-  [[nodiscard]] std::span<const std::uint64_t> pages() const { return {pages_.data(), count_}; }
-
-  void push(std::uint64_t first_page) { pages_[count_++] = first_page; }
-  [[nodiscard]] std::uint64_t pop() { return pages_[--count_]; }
-  /// Forgets the oldest `count` blocks.
-  void drop_oldest(std::size_t count) {
-    std::copy(pages_.begin() + static_cast<std::ptrdiff_t>(count),
-              pages_.begin() + static_cast<std::ptrdiff_t>(count_), pages_.begin());
-    count_ -= count;
-  }
-
- private:
-  unsigned order_ = 0;
-  std::size_t limit_ = 0;
-  std::size_t count_ = 0;
-  std::array<std::uint64_t, 64>
-      pages_{};  // 64 pages: eight cache lines, of which a hot pair uses one
-};
-
 // 16 MiB that merge late: enough for a queue of buffers in flight, 1/64 of a small 1 GiB window.
 constexpr std::size_t large_cache_limit = 8;
-constexpr std::size_t page_cache_limit = 64;
+constexpr std::size_t page_cache_limit = BlockCache::most;
 
 }  // namespace
 
@@ -93,7 +59,7 @@ struct PageAllocator::State {
     return ((size.value() - 1) >> shift) + 1;
   }
   /// The cache whose blocks are this long, or null.
-  [[nodiscard]] Cache* cache_for(std::uint64_t count) {
+  [[nodiscard]] BlockCache* cache_for(std::uint64_t count) {
     if (page_cache.serves(count)) return &page_cache;
     return large_cache.serves(count) ? &large_cache : nullptr;
   }
@@ -116,7 +82,7 @@ struct PageAllocator::State {
   }
 
   /// Gives the oldest `count` blocks of a cache to the free blocks.
-  void spill(Cache& cache, std::size_t count);
+  void spill(BlockCache& cache, std::size_t count);
   void drain();
   [[nodiscard]] std::uint64_t longest_run() const;
 
@@ -126,8 +92,8 @@ struct PageAllocator::State {
   std::uint64_t allocations = 0;
   std::uint64_t frees = 0;
   PageBits allocated;
-  Cache page_cache;
-  Cache large_cache;
+  BlockCache page_cache;
+  BlockCache large_cache;
   FreeBlocks blocks;
   std::uint64_t words_taken;
   std::unique_ptr<std::uint64_t[]> words;
@@ -148,7 +114,7 @@ PageAllocator::State::State(const Options& options, std::unique_ptr<std::uint64_
   blocks.give({0, pages});
 }
 
-void PageAllocator::State::spill(Cache& cache, std::size_t count) {
+void PageAllocator::State::spill(BlockCache& cache, std::size_t count) {
   for (const std::uint64_t page : cache.pages().first(count))
     blocks.give({page, page + (std::uint64_t{1} << cache.order())});
   cache.drop_oldest(count);
@@ -168,7 +134,7 @@ std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_ord
   }
   if (count > free_pages) return none;
   std::uint64_t page = none;
-  if (Cache* cache = cache_for(count);
+  if (BlockCache* cache = cache_for(count);
       cache != nullptr && !cache->empty() && align_order <= cache->order())
     page = cache->pop();
   else
@@ -248,7 +214,7 @@ std::uint64_t PageAllocator::State::longest_run() const {
     return false;
   };
   blocks.any_run(*top - 1, allocated, note);
-  for (const Cache* cache : {&page_cache, &large_cache}) {
+  for (const BlockCache* cache : {&page_cache, &large_cache}) {
     for (const std::uint64_t page : cache->pages())
       note(blocks.run_around({page, page + (std::uint64_t{1} << cache->order())}, allocated));
   }
@@ -367,7 +333,7 @@ Result<void> PageAllocator::free(Extent extent) {
     state.allocated.clear(run.begin, run.end);
   state.free_pages += run.size();
   ++state.frees;
-  Cache* cache = state.cache_for(run.size());
+  BlockCache* cache = state.cache_for(run.size());
   if (cache == nullptr || (run.begin & (run.size() - 1)) != 0) {
     state.blocks.give(run);
     return {};
@@ -390,7 +356,7 @@ PageAllocator::Statistics PageAllocator::statistics() const {
 void PageAllocator::validate() const {
   const State& state = *state_;
   std::uint64_t free_pages = state.blocks.validate(state.allocated);
-  for (const Cache* cache : {&state.page_cache, &state.large_cache}) {
+  for (const BlockCache* cache : {&state.page_cache, &state.large_cache}) {
     const std::uint64_t size = std::uint64_t{1} << cache->order();
     const auto pages = cache->pages();
     for (std::size_t i = 0; i < pages.size(); ++i) {
