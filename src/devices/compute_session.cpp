@@ -54,11 +54,11 @@ void ComputeSession::close(Completion done) {
   session_.jobs()->abandon_waiters(Errc::no_device);
   auto unmapped = [this, done = std::move(done)](Result<void>) mutable {
     if (space_) space_->timeline().abandon_waiters(Errc::no_device);
-    device_.driver().close(session_);
     {
       const auto freed = std::move(buffers_);
-    }  // the session is only destroyed from here on
-    done({});
+    }
+    device_.driver().close(session_);  // which is told that the memory is gone
+    done({});                          // the session is only destroyed from here on
   };
   if (space_)
     space_->close(Completion(std::move(unmapped)));
