@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <utility>
 
 namespace accelmm::sim {
@@ -17,6 +18,12 @@ namespace {
 // Address 0 and its neighbourhood stay unmapped, so that a forgotten address faults.
 constexpr Range<DeviceAddr> session_addresses{DeviceAddr(std::uint64_t{2} << 20),
                                               DeviceAddr(mmu::Geometry<mmu::Npu1>::va_end)};
+
+/// An entry that the test hook took out of a table.
+struct DroppedEntry {
+  BusAddr address;
+  std::array<std::byte, 8> was;
+};
 
 class NpuDriver final : public Driver, private MmuHardware {
  public:
@@ -58,7 +65,7 @@ class NpuDriver final : public Driver, private MmuHardware {
   Result<void> convolve(Session& session, accelmm_npu_convolve& args);
   Result<void> submit(Session& session, std::variant<NpuCopy, NpuConvolve> work,
                       accelmm_point& point);
-  void drop_entry_of(const NpuCommand& command);
+  [[nodiscard]] std::optional<DroppedEntry> drop_entry_of(const NpuCommand& command);
 
   NpuOptions options_;
   Device* device_ = nullptr;
@@ -98,10 +105,14 @@ Result<void> NpuDriver::submit(Session& session, std::variant<NpuCopy, NpuConvol
                                accelmm_point& point) {
   NpuCommand command{session.asid(), work, nullptr};
   if (auto valid = model_->check(command); !valid) return valid;
-  if (++submitted_ == options_.drop_entry) drop_entry_of(command);
+  std::optional<DroppedEntry> dropped;
+  if (++submitted_ == options_.drop_entry) dropped = drop_entry_of(command);
   const std::uint64_t value = session.jobs()->next();
   point = {ACCELMM_TIMELINE_JOBS, 0, value};
-  command.done = [device = device_, jobs = session.jobs(), value](const NpuJobResult& result) {
+  command.done = [device = device_, jobs = session.jobs(), value,
+                  dropped](const NpuJobResult& result) {
+    // Put back before anyone can see the job's end and unmap what it used.
+    if (dropped) (void)device->bus().write(dropped->address, dropped->was);
     device->add_busy_ns(static_cast<std::uint64_t>(result.busy.count()));
     if (result.fault)
       jobs->fail(value, {result.fault->address, result.fault->access, result.fault->asid, 0,
@@ -115,14 +126,17 @@ Result<void> NpuDriver::submit(Session& session, std::variant<NpuCopy, NpuConvol
   return {};
 }
 
-void NpuDriver::drop_entry_of(const NpuCommand& command) {
+std::optional<DroppedEntry> NpuDriver::drop_entry_of(const NpuCommand& command) {
   const DeviceAddr source = std::visit([](const auto& work) { return work.source; }, command.work);
   const auto entry = model_->find_entry(command.asid, source);
-  if (!entry) return;
+  if (!entry) return std::nullopt;
+  DroppedEntry dropped{*entry, {}};
   constexpr std::array<std::byte, 8> empty{};
-  (void)device_->bus().write(*entry, empty);
+  if (!device_->bus().read(*entry, dropped.was) || !device_->bus().write(*entry, empty))
+    return std::nullopt;
   model_->invalidate(command.asid, {source, source + ByteCount(1)},
                      Completion([](Result<void>) {}));
+  return dropped;
 }
 
 Result<std::size_t> NpuDriver::info(std::uint32_t topic, std::span<std::byte> into) {

@@ -17,8 +17,8 @@ struct NpuOptions {
   ByteCount private_memory = ByteCount(std::uint64_t{64} << 20);
   ComputeSessions compute_sessions = ComputeSessions::many;
   NpuModelOptions model;
-  /// Test hook: before the job of this number (the first is 1) is submitted, the driver clears the
-  /// page-table entry of its source address behind the MMU code's back. 0: never.
+  /// Test hook: while the job of this number (the first is 1) waits and runs, the page-table entry
+  /// of its source address is gone, behind the back of the code that wrote it. 0: never.
   std::uint64_t drop_entry = 0;
 };
 
