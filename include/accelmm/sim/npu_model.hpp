@@ -137,8 +137,8 @@ class NpuModel {
   /// Writes the root register of an address space: walks begin at `root` from now on.
   /// Errors  invalid_argument: no such ASID, or the root is not a multiple of 4096.
   [[nodiscard]] Result<void> set_root(std::uint32_t asid, BusAddr root);
-  /// Clears the root register: walks fault from now on. What the TLB holds is still used until it
-  /// is invalidated.
+  /// Clears the root register: every access faults from now on. What the TLB holds stays there, and
+  /// is used again after the next set_root() unless it was invalidated.
   void clear_root(std::uint32_t asid);
 
   /// Forgets the leaves of `range` and the pointers to tables on the way there. When `done` is

@@ -118,13 +118,24 @@ TEST_F(Invalidation, AnEmptyRangeForgetsNothing) {
   EXPECT_EQ("old", seen(page));
 }
 
-TEST_F(Invalidation, AClearedRootIsNotEnough) {
+TEST_F(Invalidation, AClearedRootFaultsAtOnce) {
   tables.map_small(page, 0x400000);
   EXPECT_EQ("old", seen(page));
   model->clear_root(asid);
+  EXPECT_EQ("fault", seen(page));
+}
+
+TEST_F(Invalidation, ANewRootDoesNotForgetWhatTheOldOneLedTo) {
+  tables.map_small(page, 0x400000);
+  EXPECT_EQ("old", seen(page));
+  model->clear_root(asid);
+  HandTables others(memory, 0x200000);
+  others.map_small(page, 0x401000);
+  others.map_small(out, 0x900000);
+  ASSERT_TRUE(model->set_root(asid, others.root()).has_value());
   EXPECT_EQ("old", seen(page));
   ASSERT_TRUE(invalidate(*model, asid, 0, 1ULL << 50).has_value());
-  EXPECT_EQ("fault", seen(page));
+  EXPECT_EQ("new", seen(page));
 }
 
 TEST_F(Invalidation, TheTlbHoldsAsManyPagesAsAskedAndDropsTheOldest) {
