@@ -90,7 +90,7 @@ ACCELMM_API int accelmm_session_get_number(const accelmm_session* session, uint6
  * be NULL: then none go along, and those that come are closed.
  * Owns      in[] stay the caller's; out[] are the caller's on success, and out_count is 0 on failure.
  * Errors    -ENOTTY: unknown ioctl.  -E2BIG: args holds something that an older driver does not
- *           know.  -EPERM: this node refuses it.  What the driver says.
+ *           know.  What the driver says.
  */
 struct accelmm_ioctl_fds {
   uint32_t in_count;
@@ -112,7 +112,7 @@ ACCELMM_API int accelmm_info_read_device(accelmm_session* session, struct accelm
                                          size_t size);
 ACCELMM_API int accelmm_info_read_usage(accelmm_session* session, struct accelmm_info_usage* info,
                                         size_t size);
-/* Compute nodes. Errors: -EPERM: a control node has no such facts. */
+/* Compute nodes. Errors: -EINVAL: a control node has no such facts. */
 ACCELMM_API int accelmm_info_read_session(accelmm_session* session,
                                           struct accelmm_info_session* info, size_t size);
 /* The last fault of this session's jobs, or of the device on a control node; count 0: none yet. */
@@ -126,7 +126,7 @@ ACCELMM_API int accelmm_info_read_fault(accelmm_session* session, struct accelmm
 ACCELMM_API int accelmm_info_read_driver(accelmm_session* session, uint32_t topic, void* data,
                                          size_t capacity);
 
-/* --- buffers: compute nodes; -EPERM on control nodes --- */
+/* --- buffers: compute nodes; control nodes answer -ENOTTY --- */
 
 struct accelmm_buffer {
   uint64_t handle;

@@ -64,7 +64,7 @@ class Client {
   // --- facts, on both kinds of node unless said otherwise ---
   [[nodiscard]] Result<accelmm_info_device> device_info() const;
   [[nodiscard]] Result<accelmm_info_usage> usage() const;
-  /// Compute nodes.
+  /// Compute nodes; control nodes answer invalid_argument.
   [[nodiscard]] Result<accelmm_info_session> session_info() const;
   /// The last fault of this session's jobs (compute) or of the device (control); count 0: none.
   [[nodiscard]] Result<accelmm_info_fault> last_fault() const;
@@ -72,7 +72,7 @@ class Client {
   /// Errors  invalid_argument: the driver has no such topic.
   [[nodiscard]] Result<std::vector<std::byte>> driver_info(std::uint32_t topic) const;
 
-  // --- buffers (compute nodes; not_permitted on control nodes) ---
+  // --- buffers (compute nodes; control nodes answer unknown_ioctl) ---
   /// Allocates at least `size` bytes, rounded up to pages, all zero.
   /// Errors  invalid_argument: no bytes, or options that contradict each other.  no_memory.
   ///         over_quota.
