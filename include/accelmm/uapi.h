@@ -43,7 +43,7 @@ struct accelmm_message_header {
   __u16 kind;     /* ACCELMM_MESSAGE_*; a reply has the kind of its request */
   __u16 fd_count; /* descriptors beside this packet */
   __u32 sequence; /* chosen by the application, echoed by the reply */
-  __u32 command;  /* ioctl number, 0 for HELLO */
+  __u32 command;  /* ioctl number, 0 for HELLO; echoed by the reply */
   __s32 status;   /* reply: 0 or a negative errno; request: 0 */
   __u32 size;     /* bytes that follow this header */
 };

@@ -2,6 +2,7 @@
 #include "devices/embedded_channel.hpp"
 
 #include "base/peer.hpp"
+#include "base/process_mark.hpp"
 
 #include <accelmm/check.hpp>
 #include <accelmm/uapi.h>
@@ -91,6 +92,7 @@ class EmbeddedChannel final : public Channel {
  public:
   explicit EmbeddedChannel(std::shared_ptr<Link> link) : link_(std::move(link)) {}
   ~EmbeddedChannel() override {
+    if (mark_.in_forked_child()) return;  // the loop's thread is not here, and its lock may be held
     const std::lock_guard lock(link_->mutex);
     if (link_->transport == nullptr) return;
     link_->transport->post([link = link_] {
@@ -100,6 +102,8 @@ class EmbeddedChannel final : public Channel {
 
   Result<std::size_t> call(std::span<std::byte> request, std::span<const FdView> fds,
                            std::span<std::byte> reply, std::vector<UniqueFd>& reply_fds) override {
+    if (mark_.in_forked_child())
+      return fail(Errc::no_device, "connection belongs to another process");
     accelmm_message_header header;
     if (request.size() < sizeof header || request.size() > ACCELMM_MAX_MESSAGE ||
         fds.size() > ACCELMM_MAX_FDS)
@@ -124,6 +128,7 @@ class EmbeddedChannel final : public Channel {
   }
 
  private:
+  ProcessMark mark_;
   std::shared_ptr<Link> link_;
 };
 
