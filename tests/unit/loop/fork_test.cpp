@@ -186,7 +186,6 @@ TEST(Fork, TheSessionEndsWithTheParentEvenIfTheChildLives) {
 
 TEST(Fork, ClientsLearnOfAServersDeathEvenIfItsChildLives) {
   auto left = sys::pipe();
-  const SocketFolder folder;
   const pid_t server = fork();
   if (server == 0) {
     const Server served;
@@ -208,7 +207,12 @@ TEST(Fork, ClientsLearnOfAServersDeathEvenIfItsChildLives) {
   ::kill(server, SIGKILL);
   waitpid(server, nullptr, 0);
   EXPECT_EQ(Errc::no_device, ask(*channel, "hello").size.error().code);
-  EXPECT_EQ(Errc::no_device, SocketChannel::connect(node).error().code);
+  // The kernel closes the listening socket a moment later; nobody is served by it.
+  if (const auto late = SocketChannel::connect(node)) {
+    EXPECT_EQ(Errc::no_device, ask(**late, "hello").size.error().code);
+  } else {
+    EXPECT_EQ(Errc::no_device, late.error().code);
+  }
   ::kill(std::stoi(line), SIGKILL);
   static_cast<void>(unlink(node.c_str()));
   static_cast<void>(rmdir(node.substr(0, node.rfind('/')).c_str()));
@@ -231,65 +235,6 @@ TEST(Fork, ALoopThatForksGoesOnAndItsChildsLoopEnds) {
   int status = 0;
   EXPECT_EQ(child, waitpid(child, &status, 0));
   EXPECT_EQ(0, status);
-}
-
-TEST(ForkGuard, AForkClosesTheChildsCopy) {
-  const auto guard = ForkGuard::adopt(std::move(*sys::eventfd()));
-  ASSERT_TRUE(guard);
-  const int number = guard->fd().get();
-  EXPECT_FALSE(guard->in_forked_child());
-  EXPECT_EQ(0, status_of_child([&] {
-              if (!guard->in_forked_child() || guard->fd().valid()) return 1;
-              return fcntl(number, F_GETFD) == -1 && errno == EBADF ? 0 : 2;
-            }));
-  EXPECT_FALSE(guard->in_forked_child());
-  EXPECT_GE(fcntl(number, F_GETFD), 0);
-}
-
-TEST(ForkGuard, AChildMadeWithoutTheHandlersKnowsToo) {
-  const auto guard = ForkGuard::adopt(std::move(*sys::eventfd()));
-  ASSERT_TRUE(guard);
-  const auto child = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
-  if (child == 0) _exit(guard->in_forked_child() ? 0 : 1);
-  int status = 0;
-  EXPECT_EQ(child, waitpid(child, &status, 0));
-  EXPECT_EQ(0, status);
-}
-
-TEST(ForkGuard, DestructionClosesAndForgets) {
-  const auto before = open_fds();
-  std::vector<ForkGuard> guards;
-  for (int i = 0; i < 10; ++i)
-    guards.push_back(std::move(*ForkGuard::adopt(std::move(*sys::eventfd()))));
-  // From the middle, the end and the beginning of the list.
-  guards.erase(guards.begin() + 4);
-  guards.pop_back();
-  guards.erase(guards.begin());
-  guards[0] = std::move(guards[1]);
-  EXPECT_EQ(0, status_of_child([&] { return open_fds() == before ? 0 : 1; }));
-  guards.clear();
-  EXPECT_EQ(before, open_fds());
-}
-
-TEST(ForkGuard, WhatWasMadeAcrossAForkIsMadeAgain) {
-  int made = 0;
-  const auto guard = ForkGuard::open([&]() -> Result<UniqueFd> {
-    auto fd = sys::eventfd();
-    // As another thread's fork would come between making and guarding.
-    if (++made < 3) {
-      EXPECT_EQ(0, status_of_child([] { return 0; }));
-    }
-    return fd;
-  });
-  EXPECT_TRUE(guard);
-  EXPECT_EQ(3, made);
-}
-
-TEST(ForkGuard, AFailureToMakeIsPassedOn) {
-  const auto guard =
-      ForkGuard::open([]() -> Result<UniqueFd> { return fail(Errc::busy, "not now"); });
-  ASSERT_FALSE(guard);
-  EXPECT_EQ(Errc::busy, guard.error().code);
 }
 
 }  // namespace
