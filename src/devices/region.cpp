@@ -143,7 +143,7 @@ void Region::give_back(Allocation& allocation) noexcept {
     if (i < allocation.placed_) {
       // A place that could not be emptied now is not given out again before it is: see settle().
       if (window_.remove(extent) == Removal::pending) continue;
-    } else if (allocation.memfd() == nullptr) {
+    } else if (allocation.memfd() == nullptr && domain_ == Domain::device) {
       window_.clear(extent);  // what is free reads zero
     }
     ACCELMM_CHECK(pages_.free(extent).has_value());
