@@ -53,11 +53,11 @@ struct Quota {
 struct DeviceDescription {
   std::string driver_name;           ///< at most 31 bytes
   std::uint32_t driver_version = 0;  ///< major << 16 | minor
-  std::optional<DeviceMemoryDescription> memory;
-  std::optional<MmuDescription> mmu;
+  std::optional<DeviceMemoryDescription> memory = {};
+  std::optional<MmuDescription> mmu = {};
   ComputeSessions compute_sessions = ComputeSessions::many;
-  NodePermissions permissions;
-  Quota session_quota;
+  NodePermissions permissions = {};
+  Quota session_quota = {};
 };
 
 /// A registered device, as its driver sees it.
