@@ -5,7 +5,11 @@
 #include "support/census.hpp"
 
 #include <algorithm>
-#include <array>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include <fcntl.h>
@@ -190,6 +194,13 @@ TEST(MemoryWindow, AnAccessMayCrossBetweenPlaceAndZeroBackdrop) {
   EXPECT_EQ(Bytes(1, std::byte{}), read(window, 8_KiB, 1)) << "nothing of it was written";
 }
 
+TEST(MemoryWindow, AnAccessThatBeginsWhereAPlaceEndsIsNoneOfThatPlaces) {
+  MemoryWindow window = make_window(Backdrop::zero);
+  place(window, at(4_KiB, 4_KiB), filled(4_KiB, old_mark), Access::read);
+  EXPECT_EQ(Errc{}, write_error(window, 8_KiB, 1));
+  EXPECT_EQ(Errc{}, write_error(window, 4095_B, 1));
+}
+
 TEST(MemoryWindow, PlacingOverWhatIsPlacedIsRefusedAndChangesNothing) {
   MemoryWindow window = make_window(Backdrop::none);
   place(window, at(16_KiB, 16_KiB), filled(16_KiB, old_mark));
@@ -355,6 +366,35 @@ TEST(MemoryWindow, AForkedChildHoldsNoPlacedMemory) {
     EXPECT_EQ(1U, test::count_maps("/memfd:window-test"));
     EXPECT_EQ(0U, memfd_areas_of_a_child());
   }
+}
+
+/// The bytes of the window in areas that fork(2) leaves out: "dc" among their flags in /proc/self/smaps.
+std::uint64_t bytes_left_out_of_children(const MemoryWindow& window) {
+  const auto base = reinterpret_cast<std::uintptr_t>(window.data(RegionOffset()));
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  std::uint64_t left_out = 0;
+  std::ifstream smaps("/proc/self/smaps");
+  for (std::string line; std::getline(smaps, line);) {
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " ", &first, &last) == 2) {
+      begin = first;
+      end = last;
+    } else if (line.starts_with("VmFlags:") && line.find(" dc") != std::string::npos) {
+      if (begin >= base && end <= base + window.size().value()) left_out += end - begin;
+    }
+  }
+  return left_out;
+}
+
+TEST(MemoryWindow, AForkedChildHoldsNoPrivateMemory) {
+  MemoryWindow window = make_window(Backdrop::zero);
+  EXPECT_EQ((1_MiB).value(), bytes_left_out_of_children(window));
+  place(window, at(64_KiB, 64_KiB), filled(64_KiB, old_mark));
+  EXPECT_EQ((1_MiB).value(), bytes_left_out_of_children(window));
+  ASSERT_EQ(Removal::done, window.remove(at(64_KiB, 64_KiB)));
+  EXPECT_EQ((1_MiB).value(), bytes_left_out_of_children(window));
 }
 
 TEST(MemoryWindowDeathTest, RemovingWhatWasNotPlacedIsAMistakeOfOurs) {
