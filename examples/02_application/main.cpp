@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An application, in another process than the driver: a buffer, a job, and a job that faults.
 //   02_application DIRECTORY    over the device of 01_driver
-#include "../01_driver/inverter.h"
+#include "01_driver/inverter.h"
 
 #include <accelmm/client.hpp>
 

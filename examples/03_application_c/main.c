@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An application in C: a buffer, a job that an event loop waits for, and a job that faults.
  *   03_application_c DIRECTORY    over the device of 01_driver */
-#include "../01_driver/inverter.h"
+#include "01_driver/inverter.h"
 
 #include <accelmm/accelmm.h>
 
