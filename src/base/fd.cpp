@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/system.hpp"
+
 #include <accelmm/fd.hpp>
 
 #include <cerrno>
 
 #include <unistd.h>
-
-#include "base/system.hpp"
 
 namespace accelmm {
 
@@ -19,6 +19,8 @@ void UniqueFd::reset(int fd) noexcept {
   errno = saved_errno;
 }
 
-Result<UniqueFd> duplicate(FdView fd) { return sys::duplicate(fd); }
+Result<UniqueFd> duplicate(FdView fd) {
+  return sys::duplicate(fd);
+}
 
 }  // namespace accelmm

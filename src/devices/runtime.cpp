@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/lock_file.hpp"
+#include "base/stop_event.hpp"
 #include "devices/device_host.hpp"
 #include "devices/embedded_channel.hpp"
 #include "loop/loop.hpp"
 
 #include <accelmm/runtime.hpp>
 
-#include <atomic>
 #include <future>
 #include <new>
 #include <thread>
@@ -35,8 +35,10 @@ Result<std::string> prepare_directory(const std::string& asked_for) {
 
 class Runtime::State {
  public:
-  State(std::unique_ptr<Transport> transport, std::shared_ptr<Region> host, std::string directory)
-      : directory_(std::move(directory)),
+  State(std::unique_ptr<Transport> transport, std::shared_ptr<Region> host, std::string directory,
+        StopEvent stop_event)
+      : stopped(std::move(stop_event)),
+        directory_(std::move(directory)),
         transport_(std::move(transport)),
         host_(*transport_, std::move(host), directory_) {}
   ~State() {
@@ -71,7 +73,7 @@ class Runtime::State {
   [[nodiscard]] Transport& transport() { return *transport_; }
   [[nodiscard]] const std::string& directory() const { return directory_; }
 
-  std::atomic<int> stopped{0};
+  StopEvent stopped;
 
  private:
   std::string directory_;
@@ -90,8 +92,10 @@ Result<std::unique_ptr<Runtime>> Runtime::create(RuntimeOptions options) try {
   if (!host) return fail(host.error());
   auto transport = create_transport();
   if (!transport) return fail(transport.error());
-  auto state =
-      std::make_unique<State>(std::move(*transport), std::move(*host), std::move(*directory));
+  auto stop_event = StopEvent::create();
+  if (!stop_event) return fail(stop_event.error());
+  auto state = std::make_unique<State>(std::move(*transport), std::move(*host),
+                                       std::move(*directory), std::move(*stop_event));
   state->start();
   return std::unique_ptr<Runtime>(new Runtime(std::move(state)));
 } catch (const std::bad_alloc&) {
@@ -115,12 +119,11 @@ Result<void> Runtime::remove_device(std::uint32_t number) {
 }
 
 void Runtime::run() {
-  state_->stopped.wait(0);
+  state_->stopped.wait();
 }
 
 void Runtime::stop() noexcept {
-  state_->stopped.store(1);
-  state_->stopped.notify_all();
+  state_->stopped.set();
 }
 
 Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind kind) {
