@@ -139,7 +139,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Live live;
     while (size >= 3 && client.log().open) {
       const unsigned op = data[0];
-      const std::size_t length = std::min<std::size_t>(data[1] | data[2] << 8, size - 3);
+      const std::size_t length = std::min<std::size_t>(data[1] + 256U * data[2], size - 3);
       const auto bytes = std::as_bytes(std::span(data + 3, length));
       data += 3 + length;
       size -= 3 + length;
