@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs a fuzz target without libFuzzer: every file of its corpus, then ACCELMM_STEPS (1000)
-// pseudo-random inputs, half of them mutations of corpus files. The seed is printed first and taken
+// Runs a fuzz target without libFuzzer: every file of its corpus, then 1000 (or
+// ACCELMM_FUZZ_INPUTS) pseudo-random inputs, half of them mutations of corpus files. The seed is printed first and taken
 // from ACCELMM_SEED; input i depends on the seed and i alone, so a failing one is repeated with
 // ACCELMM_SEED=s ACCELMM_INPUT=i.
 #include <algorithm>
@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
                  argv[1]);
     return 1;
   }
-  const std::uint64_t count = from_environment("ACCELMM_STEPS").value_or(1000);
+  const std::uint64_t count = from_environment("ACCELMM_FUZZ_INPUTS").value_or(1000);
   run_random(corpus, count);
   std::printf("fuzz_replay: %zu corpus files, %llu random inputs\n", corpus.size(),
               static_cast<unsigned long long>(count));
