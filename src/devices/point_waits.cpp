@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <span>
 #include <utility>
 
@@ -20,13 +21,18 @@ void PointWaits::wait(Timeline& timeline, std::uint64_t point, std::uint64_t dea
     return done(fail(Errc::over_quota, "too many calls of this session wait"));
   auto wait = std::make_shared<Wait>(timeline, std::move(done));
   waits_.push_back(wait);
-  wait->timer = transport_.call_at(deadline_ns, [this, wait] {
-    end(wait, fail(Errc::timed_out, "point was not reached before the deadline"));
-  });
-  wait->waiter = timeline.when_reached(
-      point, in_loop(transport_, [this, held = std::weak_ptr(wait)](Result<void> outcome) {
-        if (const auto w = held.lock(); w && w->done) end(w, outcome);
-      }));
+  try {
+    wait->timer = transport_.call_at(deadline_ns, [this, wait] {
+      end(wait, fail(Errc::timed_out, "point was not reached before the deadline"));
+    });
+    wait->waiter = timeline.when_reached(
+        point, in_loop(transport_, [this, held = std::weak_ptr(wait)](Result<void> outcome) {
+          if (const auto w = held.lock(); w && w->done) end(w, outcome);
+        }));
+  } catch (const std::bad_alloc&) {
+    end(wait, fail(Errc::no_memory, "no memory for a wait"));
+    throw;
+  }
 }
 
 void PointWaits::end(const std::shared_ptr<Wait>& wait, Result<void> result) {
@@ -56,15 +62,29 @@ Result<void> PointWaits::watch(Timeline& timeline, const accelmm_point& point) {
   if (const auto outcome = timeline.outcome(point.value);
       outcome && !*outcome && outcome->error().code == Errc::invalid_argument)
     return *outcome;
+  auto watch = std::make_shared<Watch>(weak_from_this(), point);
   ++watches_;
-  timeline.when_reached(point.value,
-                        in_loop(transport_, [held = weak_from_this(), point](Result<void> outcome) {
-                          const auto self = held.lock();
-                          if (!self) return;
-                          --self->watches_;
-                          self->tell(point, outcome);
-                        }));
+  try {
+    timeline.when_reached(point.value, in_loop(transport_, [watch](Result<void> outcome) {
+                            const auto self = watch->waits.lock();
+                            if (!self) return;
+                            if (watch->accepted)
+                              self->end(*watch, outcome);
+                            else
+                              watch->early = outcome;
+                          }));
+  } catch (const std::bad_alloc&) {
+    --watches_;  // what its dropped completion said is nobody's
+    throw;
+  }
+  watch->accepted = true;
+  if (watch->early) end(*watch, *watch->early);
   return {};
+}
+
+void PointWaits::end(const Watch& watch, Result<void> outcome) {
+  --watches_;
+  tell(watch.point, outcome);
 }
 
 void PointWaits::tell(const accelmm_point& point, Result<void> outcome) {

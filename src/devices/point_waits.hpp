@@ -46,8 +46,15 @@ class PointWaits : public std::enable_shared_from_this<PointWaits> {
     Transport::TimerId timer = 0;
   };
   using Waits = std::list<std::shared_ptr<Wait>>;
+  struct Watch {
+    std::weak_ptr<PointWaits> waits;
+    accelmm_point point;
+    bool accepted = false;              // the call that asked for it has succeeded
+    std::optional<Result<void>> early;  // an outcome that came before that
+  };
 
   void end(const std::shared_ptr<Wait>& wait, Result<void> result);
+  void end(const Watch& watch, Result<void> outcome);
   void tell(const accelmm_point& point, Result<void> outcome);
 
   Transport& transport_;

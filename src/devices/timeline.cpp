@@ -87,6 +87,10 @@ Timeline::WaiterId Timeline::when_reached(std::uint64_t point, Completion done) 
     const std::lock_guard lock(mutex_);
     known = outcome_locked(point);
     if (!known) {
+      // Before the completion is moved: if there is no room, it is dropped, and so ends, when the
+      // lock is free again.
+      if (waiters_.size() == waiters_.capacity())
+        waiters_.reserve(std::max<std::size_t>(4, 2 * waiters_.size()));
       waiters_.push_back({++last_waiter_, point, std::move(done)});
       return last_waiter_;
     }
