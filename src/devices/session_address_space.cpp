@@ -79,25 +79,28 @@ Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
   const auto found = mappings_.find(start);
   if (found == mappings_.end())
     return fail(Errc::invalid_argument, "no mapping begins at this address");
+  // All that needs memory is made first: from the tables' change on, nothing can fail.
   auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+  auto point = std::make_shared<std::uint64_t>(0);
+  Completion invalidated = when_invalidated(retired, [this, point](Result<void> result) {
+    if (result)
+      timeline_.reach(*point);
+    else
+      timeline_.fail(*point, result.error().code);
+  });
   auto unmapped = tables_->unmap(start);
   ACCELMM_CHECK(unmapped.has_value());
   retired->invalidation = {binding_.asid, unmapped->range(), mmu::Invalidation::Cause::unmap};
   retired->unmapped.emplace(std::move(*unmapped));
   retired->mappings.insert(mappings_.extract(found));
-  const std::uint64_t point = timeline_.next();
-  invalidate(std::move(retired), [this, point](Result<void> result) {
-    if (result)
-      timeline_.reach(point);
-    else
-      timeline_.fail(point, result.error().code);
-  });
-  return point;
+  const std::uint64_t value = *point = timeline_.next();
+  ++invalidating_;
+  binding_.hardware.invalidate(retired->invalidation, std::move(invalidated));
+  return value;
 }
 
-void SessionAddressSpace::invalidate(std::shared_ptr<Retired> retired, Completion::Function then) {
-  ++invalidating_;
-  const mmu::Invalidation invalidation = retired->invalidation;
+Completion SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired,
+                                                 Completion::Function then) {
   auto finish = [this, retired = std::move(retired),
                  then = std::move(then)](Result<void> result) mutable {
     if (result)
@@ -110,7 +113,7 @@ void SessionAddressSpace::invalidate(std::shared_ptr<Retired> retired, Completio
     then(result);  // may destroy this object, when nothing else is being invalidated
     if (closing) (*closing)({});
   };
-  binding_.hardware.invalidate(invalidation, in_loop(binding_.transport, std::move(finish)));
+  return in_loop(binding_.transport, std::move(finish));
 }
 
 void SessionAddressSpace::quarantine(std::shared_ptr<Retired> retired) {
@@ -139,7 +142,11 @@ void SessionAddressSpace::close_idle(Completion done) {
       quarantine(std::move(retired));
       return done({});
     }
-    invalidate(std::move(retired), [done = std::move(done)](Result<void>) mutable { done({}); });
+    const mmu::Invalidation invalidation = retired->invalidation;
+    Completion invalidated = when_invalidated(
+        std::move(retired), [done = std::move(done)](Result<void>) mutable { done({}); });
+    ++invalidating_;
+    binding_.hardware.invalidate(invalidation, std::move(invalidated));
   };
   binding_.hardware.unbind(binding_.asid, in_loop(binding_.transport, std::move(unbound)));
 }

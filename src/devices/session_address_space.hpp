@@ -74,7 +74,9 @@ class SessionAddressSpace {
   struct Retired;
 
   [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
-  void invalidate(std::shared_ptr<Retired> retired, Completion::Function then);
+  /// Releases what was retired when its invalidation has ended well, quarantines it if not.
+  [[nodiscard]] Completion when_invalidated(std::shared_ptr<Retired> retired,
+                                            Completion::Function then);
   void close_idle(Completion done);
   void quarantine(std::shared_ptr<Retired> retired);
 
