@@ -117,10 +117,15 @@ class EmbeddedChannel final : public Channel {
     header.sequence = ++link_->last_sequence;
     std::memcpy(request.data(), &header, sizeof header);
     link_->slots.emplace(header.sequence, &slot);
-    link_->transport->post([link = link_, bytes = std::vector(request.begin(), request.end()),
-                            sent = std::move(*copies)]() mutable {
-      if (link->events != nullptr) link->events->on_message(bytes, std::move(sent));
-    });
+    try {
+      link_->transport->post([link = link_, bytes = std::vector(request.begin(), request.end()),
+                              sent = std::move(*copies)]() mutable {
+        if (link->events != nullptr) link->events->on_message(bytes, std::move(sent));
+      });
+    } catch (const std::bad_alloc&) {
+      link_->slots.erase(header.sequence);
+      throw;
+    }
     link_->answered.wait(lock, [&] { return slot.outcome || link_->transport == nullptr; });
     if (slot.outcome) return *slot.outcome;
     link_->slots.erase(header.sequence);
