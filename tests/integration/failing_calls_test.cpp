@@ -80,7 +80,7 @@ class FailingCallOfASide final : public test::Trouble {
 
 class FailingSystemCalls : public test::FailingSession {
  protected:
-  FailingSystemCalls() : FailingSession([] { return std::size_t{0}; }) {}
+  FailingSystemCalls() : FailingSession([](const std::string&) { return std::size_t{0}; }) {}
 
   void fail_in_each_call(Side side, Path path) {
     for (std::size_t run = 0; run < runs && !HasFailure(); ++run) {

@@ -68,7 +68,8 @@ class SessionEnd : public testing::Test {
   test::TemporaryFolder folder_;
   // What holds the memory of a buffer in this process, when its owner has unmapped and closed all,
   // is the place in the window that the device reaches.
-  std::shared_ptr<test::DriverRecord> record_ = std::make_shared<test::DriverRecord>(&count_places);
+  std::shared_ptr<test::DriverRecord> record_ =
+      std::make_shared<test::DriverRecord>([](const std::string&) { return count_places(); });
   std::size_t kept_places_ = 0;  // of sessions before
   std::unique_ptr<Runtime> runtime_ = value(Runtime::create(
       {.directory = folder_.path(), .host_window = ByteCount(std::uint64_t{64} << 20)}));

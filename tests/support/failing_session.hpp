@@ -36,8 +36,8 @@ class Trouble {
 /// A host of one NPU in this process, and what is expected of calls that meet trouble.
 class FailingSession : public testing::Test {
  protected:
-  /// `at_step` runs in the runtime's thread, at the latest when the first session opens.
-  explicit FailingSession(std::function<std::size_t()> at_step)
+  /// `at_step` runs in the runtime's thread, whenever the driver is asked for something.
+  explicit FailingSession(DriverRecord::Measure at_step)
       : record_(std::make_shared<DriverRecord>(std::move(at_step))) {
     DriverProcessOptions options;
     auto description = sim::npu_description(options.npu);

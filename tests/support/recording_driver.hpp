@@ -25,11 +25,12 @@ class DriverRecord {
     bool operator==(const Step&) const = default;
   };
 
-  /// `measure` is asked at each step.
-  explicit DriverRecord(std::function<std::size_t()> measure) : measure_(std::move(measure)) {}
+  /// Asked at each step, in the runtime's thread and before the inner driver.
+  using Measure = std::function<std::size_t(const std::string& what)>;
+  explicit DriverRecord(Measure measure) : measure_(std::move(measure)) {}
 
   void add(std::string what) {
-    const std::size_t measured = measure_();
+    const std::size_t measured = measure_(what);
     const std::lock_guard lock(mutex_);
     steps_.push_back({std::move(what), measured});
   }
@@ -49,7 +50,7 @@ class DriverRecord {
   }
 
  private:
-  std::function<std::size_t()> measure_;
+  Measure measure_;
   std::mutex mutex_;
   std::vector<Step> steps_;
   std::string refused_;
