@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs a fuzz target without libFuzzer: every file of its corpus, then 1000 (or
-// ACCELMM_FUZZ_INPUTS) pseudo-random inputs, half of them mutations of corpus files. The seed is printed first and taken
+// Runs a fuzz target without libFuzzer: every file of its corpus, then 1000 (or ACCELMM_FUZZ_INPUTS)
+// pseudo-random inputs, half of them mutations of corpus files. The seed is printed first and taken
 // from ACCELMM_SEED; input i depends on the seed and i alone, so a failing one is repeated with
 // ACCELMM_SEED=s ACCELMM_INPUT=i.
 #include <algorithm>
