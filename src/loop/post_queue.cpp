@@ -15,8 +15,8 @@ namespace accelmm {
 
 namespace {
 
-// A write to an eventfd of our own does not fail, unless 2^64 - 2 wakes are unread; fault injection makes one fail at a
-// time.
+// A write to an eventfd of our own does not fail, unless 2^64 - 2 wakes are unread; fault injection
+// makes one fail at a time.
 constexpr int wake_attempts = 8;
 
 }  // namespace

@@ -84,7 +84,8 @@ Result<void> Ring::open() {
   return {};
 }
 
-// Makes the kernel's ring; called again when a fork came between. The descriptor's owner is the guard from then on.
+// Makes the kernel's ring; called again when a fork came between. The descriptor's owner is the
+// guard from then on.
 Result<UniqueFd> Ring::set_up() {
   tear_down();
   int error = make_ring(ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);

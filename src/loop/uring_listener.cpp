@@ -129,6 +129,7 @@ void AcceptOperation::retry_later() {
     });
   } catch (const std::bad_alloc&) {
     // Without memory for a timer the next attempt is made at once.
+    retry_.reset();
   }
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A node's life with one allocation more failing each time, in the thread of the loop or in the application's. What
-// the test itself allocates does not count.
+// A node's life with one allocation more failing each time, in the thread of the loop or in the
+// application's. What the test itself allocates does not count.
 #include "unit/loop/loop_fixture.hpp"
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -41,7 +42,8 @@ class OwnCode {
   long left_;
 };
 
-// A node of one session, which answers a flood with more than a socket holds, and anything else with itself.
+// A node of one session, which answers a flood with more than a socket holds, and anything else
+// with itself.
 struct Node final : ConnectionEvents {
   void on_message(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) override {
     std::vector<FdView> borrowed;
@@ -50,14 +52,17 @@ struct Node final : ConnectionEvents {
       borrowed = views(fds);
     }
     const int times = bytes.size() > 30000 ? 20 : 1;
-    for (int i = 0; i < times && connection != nullptr; ++i) connection->send(bytes, borrowed);
+    for (int i = 0; i < times; ++i) connection->send(bytes, borrowed);
+    ++answered;
   }
   void on_end() override { connection.reset(); }
 
   std::unique_ptr<Connection> connection;
+  std::atomic<int> answered = 0;
 };
 
-// Serves the node in a thread whose allocation of the given number fails while it is used. Returns whether it was met.
+// Serves the node in a thread whose allocation of the given number fails while it is used. Returns
+// whether it was met.
 template <class Use>
 bool live(const SocketFolder& folder, long number, Use use) {
   auto transport = create_transport();
@@ -85,7 +90,7 @@ bool live(const SocketFolder& folder, long number, Use use) {
     node.connection.reset();
     listener->reset();
   });
-  use(folder.node());
+  use(folder.node(), node);
   (*transport)->stop();
   serving.join();
   static_cast<void>(unlink(folder.node().c_str()));
@@ -95,7 +100,7 @@ bool live(const SocketFolder& folder, long number, Use use) {
 TEST(AllocationFailure, InTheLoopHangsUpAndLeaksNothing) {
   const SocketFolder folder;
   // What a client that gets no_device does: it tries again.
-  const auto use = [](const std::string& path) {
+  const auto use = [](const std::string& path, const Node& node) {
     const auto flood = message(std::string(40000, 'x'), 1);
     std::vector<std::byte> bytes(ACCELMM_MAX_MESSAGE);
     const FdView fd(0);
@@ -103,7 +108,12 @@ TEST(AllocationFailure, InTheLoopHangsUpAndLeaksNothing) {
       const auto client = sys::connect_seqpacket(path);
       ASSERT_TRUE(client);
       int received = 0;
+      const int answered = node.answered;
       static_cast<void>(sys::send_packet(client->view(), flood, std::span(&fd, 1)));
+      // Reads nothing before the whole answer was sent, so that most of it has to wait.
+      while (node.answered == answered && *sys::poll_one(client->view(), POLLRDHUP, 0) == 0) {
+        std::this_thread::yield();
+      }
       while (received < 20) {
         const auto packet = sys::receive_packet(client->view(), bytes, ACCELMM_MAX_FDS);
         if (!packet || packet->size == 0) break;
@@ -122,14 +132,14 @@ TEST(AllocationFailure, InTheLoopHangsUpAndLeaksNothing) {
     ++number;
   }
   std::cout << number - 1 << " allocations\n";
-  EXPECT_GT(number, 10);
+  EXPECT_GT(number, 20);
 }
 
 TEST(AllocationFailure, InTheApplicationIsNoMemoryAndTheNextCallWorks) {
   const SocketFolder folder;
   long connects = 0;
   long calls = 0;
-  live(folder, 0, [&](const std::string& path) {
+  live(folder, 0, [&](const std::string& path, const Node&) {
     for (bool failed = true; failed; ++connects) {
       until_failure = connects + 1;
       const auto channel = SocketChannel::connect(path);

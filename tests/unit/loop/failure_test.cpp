@@ -153,7 +153,8 @@ TEST(BrokenRing, AKernelThatRefusesForEverEndsTheRunAndNotTheProcess) {
   EXPECT_TRUE(ran);
 }
 
-// What is in the kernel's hands when it stops answering stays there: it is not freed, and the loop does not run again.
+// What is in the kernel's hands when it stops answering stays there: it is not freed, and the loop
+// does not run again.
 TEST(BrokenRing, AKernelThatKeepsOperationsEndsTheLoopForGood) {
   auto transport = create_transport();
   ASSERT_TRUE(transport);

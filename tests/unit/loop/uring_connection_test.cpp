@@ -325,7 +325,8 @@ TEST_F(UringConnectionTest, AHandlerMayDestroyAllOtherConnections) {
   std::vector<UniqueFd> clients;
   for (int i = 0; i < 50; ++i) clients.push_back(raw_client(*server_));
   server_->await_sessions(51);
-  // All have sent when the loop starts again, so that their packets are ready when they are destroyed.
+  // All have sent when the loop starts again, so that their packets are ready when they are
+  // destroyed.
   server_->loop.stop();
   const auto request = message("alone");
   for (const auto& client : clients) ASSERT_TRUE(sys::send_packet(client.view(), request, {}));
