@@ -9,10 +9,9 @@ namespace accelmm {
 }  // namespace accelmm
 
 // A broken invariant of our own, checked in every build: there is no sane way to go on.
-#define ACCELMM_CHECK(condition) \
-  (static_cast<bool>(condition)  \
-       ? static_cast<void>(0)    \
-       : ::accelmm::check_failed(#condition, __FILE__, __LINE__))
+#define ACCELMM_CHECK(condition)                       \
+  (static_cast<bool>(condition) ? static_cast<void>(0) \
+                                : ::accelmm::check_failed(#condition, __FILE__, __LINE__))
 
 // The same on hot inner paths: debug and sanitizer builds only. The condition is always compiled.
 #ifdef NDEBUG

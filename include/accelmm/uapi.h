@@ -5,13 +5,15 @@
 /*
  * What crosses between an application and a driver process.
  *
- * A node is a Unix SOCK_SEQPACKET socket. A packet is a struct accelmm_message_header and `size` bytes; descriptors
- * travel beside it (SCM_RIGHTS) and are named in structs by their index in the packet. A session begins with HELLO;
- * after that every packet is an ioctl and has exactly one reply with the same sequence number.
+ * A node is a Unix SOCK_SEQPACKET socket. A packet is a struct accelmm_message_header and `size`
+ * bytes; descriptors travel beside it (SCM_RIGHTS) and are named in structs by their index in the
+ * packet. A session begins with HELLO; after that every packet is an ioctl and has exactly one
+ * reply with the same sequence number.
  *
- * ioctl structs: fixed width, natural alignment, explicit padding that must be zero, no pointers, no descriptors.
- * A struct may grow at its end: a shorter one from an older application is extended with zeros, a longer one from a
- * newer application is taken if what we do not know is zero (else E2BIG). Replies have the size of the request.
+ * ioctl structs: fixed width, natural alignment, explicit padding that must be zero, no pointers,
+ * no descriptors. A struct may grow at its end: a shorter one from an older application is extended
+ * with zeros, a longer one from a newer application is taken if what we do not know is zero (else
+ * E2BIG). Replies have the size of the request.
  */
 
 #include <linux/ioctl.h>
@@ -25,7 +27,7 @@ extern "C" {
 #define ACCELMM_PROTOCOL_MINOR 0
 
 #define ACCELMM_MAGIC 0x4d434341u /* "ACCM" in the order of the bytes */
-#define ACCELMM_MAX_MESSAGE 65536 /* header included; a packet of the default socket buffer holds 212 960 */
+#define ACCELMM_MAX_MESSAGE 65536 /* header included; a socket takes 212 960 */
 #define ACCELMM_MAX_FDS 8         /* per packet, both ways */
 #define ACCELMM_NAME_SIZE 32      /* with the terminating zero */
 
@@ -89,7 +91,7 @@ enum {
 #define ACCELMM_INFO_DATA_SIZE 472
 struct accelmm_info {
   __u32 topic; /* ACCELMM_INFO_*, or a driver's own from ACCELMM_INFO_DRIVER on */
-  __u32 size;  /* out: bytes that the topic has; data holds them, cut to ACCELMM_INFO_DATA_SIZE, rest zero */
+  __u32 size;  /* in: 0; out: bytes that the topic has, of which data holds what fits */
   __u8 data[ACCELMM_INFO_DATA_SIZE]; /* out */
 };
 #define ACCELMM_IOCTL_INFO ACCELMM_IOWR(0x00, struct accelmm_info)
@@ -113,13 +115,13 @@ struct accelmm_info_device {
   __u8 mmu_format[ACCELMM_NAME_SIZE]; /* empty: the device has no MMU */
   __u32 driver_version;               /* major << 16 | minor */
   __u32 number;
-  __u32 node; /* of this session: ACCELMM_NODE_* */
-  __u32 exclusive; /* 1: one compute session at a time */
-  __u64 memory_size;       /* device memory that sessions can allocate, bytes */
-  __u64 memory_page_size;  /* bytes */
-  __u64 host_page_size;    /* bytes */
-  __u64 host_window_size;  /* bytes */
-  __u64 va_begin;          /* device addresses that an address space can map */
+  __u32 node;             /* of this session: ACCELMM_NODE_* */
+  __u32 exclusive;        /* 1: one compute session at a time */
+  __u64 memory_size;      /* device memory that sessions can allocate, bytes */
+  __u64 memory_page_size; /* bytes */
+  __u64 host_page_size;   /* bytes */
+  __u64 host_window_size; /* bytes */
+  __u64 va_begin;         /* device addresses that an address space can map */
   __u64 va_end;
 };
 
@@ -165,7 +167,7 @@ enum {
   ACCELMM_ACCESS_WRITE = 2,
 };
 
-/* ACCELMM_INFO_FAULT: the last fault of this session's jobs (compute) or of the device (control). */
+/* ACCELMM_INFO_FAULT: the last fault of this session's jobs, or on a control node the device's. */
 struct accelmm_info_fault {
   __u64 count;   /* faults so far; 0: the rest is 0 */
   __u64 address; /* device address that the engine used */
@@ -185,7 +187,7 @@ enum {
 enum {
   ACCELMM_ALLOC_CONTIGUOUS = 1 << 0,   /* device memory: one extent, or ENOMEM */
   ACCELMM_ALLOC_CPU_VISIBLE = 1 << 1,  /* device memory: can be mapped by the CPU and exported */
-  ACCELMM_ALLOC_CPU_READ_ONLY = 1 << 2 /* nobody outside the driver process can ever map it writable */
+  ACCELMM_ALLOC_CPU_READ_ONLY = 1 << 2 /* writable to nobody but the driver process */
 };
 struct accelmm_alloc {
   __u64 size; /* in: bytes, > 0; out: rounded up to pages */
@@ -201,7 +203,7 @@ struct accelmm_free {
 };
 #define ACCELMM_IOCTL_FREE ACCELMM_IOW(0x02, struct accelmm_free)
 
-/* A piece of a buffer for the CPU: the reply carries a descriptor to mmap(MAP_SHARED) at fd_offset. */
+/* A piece of a buffer for the CPU: a descriptor to mmap(MAP_SHARED) at fd_offset. */
 struct accelmm_map_cpu {
   __u64 handle;
   __u64 offset;    /* multiple of the host page size */
@@ -248,8 +250,8 @@ struct accelmm_export {
   __u64 handle;
   __u64 offset;
   __u64 length;
-  __u32 flags; /* none defined: 0 */
-  __u32 count; /* out: pieces used */
+  __u32 flags;                                     /* none defined: 0 */
+  __u32 count;                                     /* out: pieces used */
   struct accelmm_piece pieces[ACCELMM_MAX_PIECES]; /* out */
 };
 #define ACCELMM_IOCTL_EXPORT ACCELMM_IOWR(0x06, struct accelmm_export)
@@ -267,15 +269,16 @@ struct accelmm_import {
 #define ACCELMM_IOCTL_IMPORT ACCELMM_IOWR(0x07, struct accelmm_import)
 
 /* --- waiting --- */
-/* Replies when the point is reached (0), its job failed (the job's errno), or the deadline passed (ETIMEDOUT). */
+/* Replies when the point is reached (0), its job failed (the job's errno), or the deadline passed
+ * (ETIMEDOUT). */
 struct accelmm_wait {
   struct accelmm_point point;
   __u64 deadline_ns; /* CLOCK_MONOTONIC; 0 only asks */
 };
 #define ACCELMM_IOCTL_WAIT ACCELMM_IOW(0x08, struct accelmm_wait)
 
-/* A descriptor to poll: readable when a watched point is reached, hung up when the driver is gone. Each
- * read(2) of it returns one struct accelmm_event. */
+/* A descriptor to poll: readable when a watched point is reached, hung up when the driver is gone.
+ * Each read(2) of it returns one struct accelmm_event. */
 struct accelmm_events {
   __u32 fd; /* out: index of the descriptor in the reply */
   __u32 reserved;
@@ -295,7 +298,7 @@ struct accelmm_event {
 };
 
 #ifdef __cplusplus
-}  /* extern "C" */
+} /* extern "C" */
 
 static_assert(sizeof(struct accelmm_message_header) == 24, "wire format");
 static_assert(sizeof(struct accelmm_hello) == 40, "wire format");
