@@ -40,6 +40,22 @@ Result<void> check(const DeviceDescription& description) {
   return {};
 }
 
+// Takes back, when this ends, an address space that no session came to own.
+struct UnusedSpace {
+  UnusedSpace(mmu::AddressSpace& of, AsidPool& from) : tables(&of), asids(from) {}
+  UnusedSpace(const UnusedSpace&) = delete;
+  UnusedSpace& operator=(const UnusedSpace&) = delete;
+  ~UnusedSpace() {
+    if (tables == nullptr) return;
+    tables->unmap_all().release(mmu::InvalidationDone::never_shown());
+    if (asid != 0) asids.give_back(asid);
+  }
+
+  mmu::AddressSpace* tables;  // null: it is used
+  AsidPool& asids;
+  std::uint32_t asid = 0;
+};
+
 }  // namespace
 
 HostedDevice::HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver,
@@ -144,10 +160,13 @@ void HostedDevice::disconnect(Completion done) {
   when_empty_.emplace(std::move(done));
 }
 
-ConnectionEvents* HostedDevice::accept(NodeKind kind, std::unique_ptr<Connection> connection) {
-  ports_.push_back(std::make_shared<ClientPort>(*this, kind, std::move(connection)));
-  ports_.back()->await_hello();
-  return ports_.back().get();
+ConnectionEvents* HostedDevice::accept(NodeKind kind, std::unique_ptr<Connection> connection) try {
+  const auto port = std::make_shared<ClientPort>(*this, kind, std::move(connection));
+  port->await_hello();
+  ports_.push_back(port);
+  return port.get();
+} catch (const std::bad_alloc&) {
+  return nullptr;  // and the connection is hung up
 }
 
 HostedDevice::Admission HostedDevice::admission(const ClientPort& opener) const {
@@ -191,21 +210,24 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
   if (!description_.mmu)
     return std::make_unique<ComputeSession>(*this, peer, 0, nullptr, std::move(*buffers));
 
-  auto tables = description_.mmu->make_address_space(*tables_, description_.mmu->va);
-  if (!tables) return fail(tables.error());
+  auto made = description_.mmu->make_address_space(*tables_, description_.mmu->va);
+  if (!made) return fail(made.error());
+  std::shared_ptr<mmu::AddressSpace> tables;
+  UnusedSpace unused{**made, *asids_};
+  tables = std::move(*made);
   const auto asid = asids_->take();
-  if (!asid) {
-    (*tables)->unmap_all().release(mmu::InvalidationDone::never_shown());
-    return fail(asid.error());
-  }
+  if (!asid) return fail(asid.error());
+  unused.asid = *asid;
   auto quarantine = [this](std::move_only_function<void()> release) {
     quarantine_.push_back(std::move(release));
   };
   auto space = std::make_unique<SessionAddressSpace>(
       AddressSpaceBinding{transport_, *bus_, *driver_->mmu(), *asid, std::move(quarantine)},
-      std::move(*tables));
-  return std::make_unique<ComputeSession>(*this, peer, *asid, std::move(space),
-                                          std::move(*buffers));
+      tables);
+  auto session =
+      std::make_unique<ComputeSession>(*this, peer, *asid, std::move(space), std::move(*buffers));
+  unused.tables = nullptr;
+  return session;
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a session");
 }

@@ -59,7 +59,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   /// Ends every connection; `done` when the last session is gone. Pre: removed.
   void disconnect(Completion done);
 
-  /// A connection was made to one of the nodes.
+  /// A connection was made to one of the nodes. Null: there is no memory for it.
   [[nodiscard]] ConnectionEvents* accept(NodeKind kind, std::unique_ptr<Connection> connection);
   /// Opens a compute session for a port, at once, or after one that is just ending. Ends with the
   /// session in the port. Errors  busy: the device is taken.  no_device.  What the driver refuses

@@ -126,7 +126,7 @@ void Runtime::stop() noexcept {
   state_->stopped.set();
 }
 
-Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind kind) {
+Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind kind) try {
   auto pair = devices::make_embedded_pair(state_->transport());
   const bool connected = state_->ask<bool>([&](std::promise<bool>& promise) {
     ConnectionEvents* events = state_->host().connect(number, kind, std::move(pair.connection));
@@ -135,6 +135,8 @@ Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind
   });
   if (!connected) return fail(Errc::no_device, "this process hosts no such device");
   return std::move(pair.channel);
+} catch (const std::bad_alloc&) {
+  return fail(Errc::no_memory, "no memory for a connection");
 }
 
 const std::string& Runtime::directory() const {

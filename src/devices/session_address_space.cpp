@@ -28,7 +28,7 @@ struct SessionAddressSpace::Retired {
 };
 
 SessionAddressSpace::SessionAddressSpace(AddressSpaceBinding binding,
-                                         std::unique_ptr<mmu::AddressSpace> tables)
+                                         std::shared_ptr<mmu::AddressSpace> tables)
     : binding_(std::move(binding)), tables_(std::move(tables)) {}
 
 void SessionAddressSpace::bind(Completion done) {

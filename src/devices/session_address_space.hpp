@@ -37,7 +37,7 @@ struct AddressSpaceBinding {
 /// the loop's.
 class SessionAddressSpace {
  public:
-  SessionAddressSpace(AddressSpaceBinding binding, std::unique_ptr<mmu::AddressSpace> tables);
+  SessionAddressSpace(AddressSpaceBinding binding, std::shared_ptr<mmu::AddressSpace> tables);
   SessionAddressSpace(const SessionAddressSpace&) = delete;
   SessionAddressSpace& operator=(const SessionAddressSpace&) = delete;
 
