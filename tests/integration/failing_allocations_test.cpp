@@ -44,7 +44,7 @@ class FailingAllocations : public test::FailingSession {
       : FailingSession([](const std::string& step) {
           // The runtime's thread, but in what the driver does: an invalidation that it fails costs
           // the memory, which is another test's matter.
-          counted = step.starts_with("open");
+          counted = step.starts_with("open") || step == "close";
           return std::size_t{0};
         }) {
     counted = true;
@@ -52,7 +52,9 @@ class FailingAllocations : public test::FailingSession {
 
   void fail_in_each_call(Path path) {
     FailingAllocation trouble;
-    long total = 0;
+    long total = fail_connect_at_each_point(path, trouble);
+    std::cout << "  connect: " << total << "\n";
+    EXPECT_GT(total, 0);
     for (const auto& call : test::session_calls()) {
       const long points = fail_at_each_point(call, path, trouble);
       std::cout << "  " << call.name << ": " << points << "\n";
