@@ -79,8 +79,8 @@ struct SessionCall {
   std::function<Result<void>(BusySession&)> make;
 };
 
-/// Every call that a session can make once it has begun, but its end. One session can make them all,
-/// in this order.
+/// Every call that a session can make once it has begun, but its end. One session can make them
+/// all, in this order.
 [[nodiscard]] inline std::vector<SessionCall> session_calls() {
   using S = BusySession;
   const auto nothing = [](S&) {};
