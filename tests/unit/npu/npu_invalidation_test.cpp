@@ -152,7 +152,7 @@ TEST_F(Invalidation, TheTlbHoldsAsManyPagesAsAskedAndDropsTheOldest) {
 
 TEST_F(Invalidation, CompletesWhileACommandRunsAndThatCommandSeesIt) {
   model = *NpuModel::create(memory,
-                            {.tlb_entries = 64, .delay_per_burst = std::chrono::microseconds(200)});
+                            {.tlb_entries = 64, .delay_per_burst = std::chrono::milliseconds(2)});
   ASSERT_TRUE(model->set_root(asid, tables.root()).has_value());
   tables.map_pages(page, 0x400000, 512);
   tables.map_pages(page + big, 0x600000, 512);
