@@ -255,8 +255,9 @@ void NpuModel::State::serve_requests() {
         return;
       }
       const Request& front = requests_.front();
+      // Commands are taken only while no request waits: the running one is older than this.
       if (running_ != nullptr && front.kind == Request::Kind::cancel &&
-          front.asid == running_->command.asid && running_->number < front.number) {
+          front.asid == running_->command.asid) {
         stop_running_ = true;
         return;
       }
