@@ -5,12 +5,14 @@
 #include <accelmm/completion.hpp>
 #include <accelmm/units.hpp>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace accelmm {
@@ -80,13 +82,17 @@ class Timeline {
     Errc code;
   };
   void end(std::uint64_t point, std::optional<Errc> code, const std::optional<Fault>& fault);
+  [[nodiscard]] std::optional<std::pair<Completion, Result<void>>> take_due();
   [[nodiscard]] std::optional<Result<void>> outcome_locked(std::uint64_t point) const;
 
   Observer observer_;
   mutable std::mutex mutex_;
   std::uint64_t last_ = 0;
   std::uint64_t reached_ = 0;
-  std::deque<Failure> failures_;
+  // The last failures; older ones are forgotten and read as reached: whoever waits for a job learns
+  // of its end long before 64 others have failed.
+  std::array<Failure, 64> failures_{};
+  std::size_t failed_ = 0;
   std::vector<Waiter> waiters_;
   WaiterId last_waiter_ = 0;
   std::optional<FaultRecord> last_fault_;

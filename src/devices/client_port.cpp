@@ -282,8 +282,7 @@ void ClientPort::advance_end() {
   if (opening_session_) return;  // opened() comes back here
   const auto self = shared_from_this();
   if (session_ == nullptr) {
-    if (std::exchange(ending_, Ending::closing) != Ending::closing)
-      device_.transport().post([self] { self->device_.forget(self); });
+    if (std::exchange(ending_, Ending::closing) != Ending::closing) be_forgotten();
     return;
   }
   if (ending_ == Ending::no) {
@@ -297,10 +296,14 @@ void ClientPort::advance_end() {
   }
   if (ending_ != Ending::stopped || active_calls_ > 0) return;
   ending_ = Ending::closing;
-  session_->close(Completion([self](Result<void>) {
-    // Later, when none of the session's functions is on the stack.
-    self->device_.transport().post([self] { self->device_.forget(self); });
-  }));
+  session_->close(Completion([self](Result<void>) { self->be_forgotten(); }));
+}
+
+// Later, when none of the session's functions is on the stack.
+void ClientPort::be_forgotten() {
+  until_memory([this] {
+    device_.transport().post([self = shared_from_this()] { self->device_.forget(self); });
+  });
 }
 
 }  // namespace accelmm::devices

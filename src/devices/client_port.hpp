@@ -75,6 +75,7 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
              std::span<const std::byte> args, std::size_t size, std::span<const UniqueFd> fds);
   void end();
   void advance_end();
+  void be_forgotten();
 
   HostedDevice& device_;
   NodeKind kind_;

@@ -20,7 +20,9 @@ ComputeSession::ComputeSession(HostedDevice& device, const Peer& peer, std::uint
       buffers_(std::move(buffers)),
       waits_(std::make_shared<PointWaits>(device.transport(),
                                           device.description().session_quota.waits)),
-      ioctls_(compute_ioctls(*this)) {}
+      ioctls_(compute_ioctls(*this)) {
+  when_stopped_.reserve(2);  // the end of the connection and the removal of the device
+}
 
 void ComputeSession::open(Completion done) {
   auto bound = [this, done = std::move(done)](Result<void> result) mutable {
@@ -45,25 +47,30 @@ void ComputeSession::stop(Completion done) {
     auto waiting = std::exchange(when_stopped_, {});
     for (Completion& completion : waiting) completion({});
   };
-  device_.driver().stop(session_, in_loop(device_.transport(), std::move(stopped)));
+  device_.driver().stop(session_, in_loop_surely(device_.transport(), stopped));
 }
 
 void ComputeSession::close(Completion done) {
   ACCELMM_CHECK(work_ == Work::stopped);
   waits_->abandon(Errc::no_device);
   session_.jobs()->abandon_waiters(Errc::no_device);
-  auto unmapped = [this, done = std::move(done)](Result<void>) mutable {
-    if (space_) space_->timeline().abandon_waiters(Errc::no_device);
-    {
-      const auto freed = std::move(buffers_);
-    }
-    device_.driver().close(session_);  // which is told that the memory is gone
-    done({});                          // the session is only destroyed from here on
-  };
+  closed_.emplace(std::move(done));
+  auto unmapped = [this](Result<void>) { finish_close(); };
   if (space_)
-    space_->close(Completion(std::move(unmapped)));
+    space_->close(Completion(unmapped));
   else
-    unmapped({});
+    finish_close();
+}
+
+void ComputeSession::finish_close() {
+  if (space_) space_->timeline().abandon_waiters(Errc::no_device);
+  {
+    const auto freed = std::move(buffers_);
+  }
+  device_.driver().close(session_);  // which is told that the memory is gone
+  Completion closed = std::move(*closed_);
+  closed_.reset();
+  closed({});  // the session is only destroyed from here on
 }
 
 accelmm_info_session ComputeSession::info() const {

@@ -71,6 +71,7 @@ class ComputeSession {
 
  private:
   [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
+  void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
   HostedDevice& device_;
@@ -82,6 +83,7 @@ class ComputeSession {
   IoctlTable ioctls_;
   enum class Work : std::uint8_t { running, stopping, stopped } work_ = Work::running;
   std::vector<Completion> when_stopped_;
+  std::optional<Completion> closed_;
 };
 
 }  // namespace accelmm::devices

@@ -219,6 +219,7 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
   if (!asid) return fail(asid.error());
   unused.asid = *asid;
   auto quarantine = [this](std::move_only_function<void()> release) {
+    until_memory([&] { quarantine_.reserve(quarantine_.size() + 1); });
     quarantine_.push_back(std::move(release));
   };
   auto space = std::make_unique<SessionAddressSpace>(

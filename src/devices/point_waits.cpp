@@ -36,7 +36,7 @@ void PointWaits::wait(Timeline& timeline, std::uint64_t point, std::uint64_t dea
 }
 
 void PointWaits::end(const std::shared_ptr<Wait>& wait, Result<void> result) {
-  const auto keep = wait;  // the list's reference goes below
+  [[maybe_unused]] const auto keep = wait;  // the list's reference goes below
   if (!wait->done) return;
   Completion done = std::move(*wait->done);
   wait->done.reset();

@@ -15,6 +15,7 @@ struct SessionAddressSpace::Retired {
   mmu::Invalidation invalidation{};
   std::optional<mmu::Unmapped> unmapped;
   Mappings mappings;
+  std::optional<std::uint64_t> point;  // of the unmap; none at the end of the session
 
   Retired(std::shared_ptr<mmu::AddressSpace> of, Bus& on) : tables(std::move(of)), bus(on) {}
 
@@ -47,6 +48,7 @@ Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
     return runs;
   }
   std::vector<Run> runs;
+  runs.reserve(extents.size());
   for (const Extent& extent : extents)  // a device sees its own memory at bus addresses from 0 on
     runs.push_back({BusAddr(extent.offset.value()), extent.length});
   return runs;
@@ -81,39 +83,42 @@ Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
     return fail(Errc::invalid_argument, "no mapping begins at this address");
   // All that needs memory is made first: from the tables' change on, nothing can fail.
   auto retired = std::make_shared<Retired>(tables_, binding_.bus);
-  auto point = std::make_shared<std::uint64_t>(0);
-  Completion invalidated = when_invalidated(retired, [this, point](Result<void> result) {
-    if (result)
-      timeline_.reach(*point);
-    else
-      timeline_.fail(*point, result.error().code);
-  });
+  Completion invalidated = in_loop(binding_.transport, when_invalidated(retired));
   auto unmapped = tables_->unmap(start);
   ACCELMM_CHECK(unmapped.has_value());
   retired->invalidation = {binding_.asid, unmapped->range(), mmu::Invalidation::Cause::unmap};
   retired->unmapped.emplace(std::move(*unmapped));
   retired->mappings.insert(mappings_.extract(found));
-  const std::uint64_t value = *point = timeline_.next();
+  const std::uint64_t point = timeline_.next();
+  retired->point = point;
   ++invalidating_;
   binding_.hardware.invalidate(retired->invalidation, std::move(invalidated));
-  return value;
+  return point;
 }
 
-Completion SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired,
-                                                 Completion::Function then) {
-  auto finish = [this, retired = std::move(retired),
-                 then = std::move(then)](Result<void> result) mutable {
-    if (result)
-      retired->release();
-    else
-      quarantine(std::move(retired));
-    retired.reset();
-    --invalidating_;
-    auto closing = invalidating_ == 0 ? std::exchange(closing_, std::nullopt) : std::nullopt;
-    then(result);  // may destroy this object, when nothing else is being invalidated
-    if (closing) (*closing)({});
+Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired) {
+  return [this, retired = std::move(retired)](Result<void> result) mutable {
+    invalidated(std::exchange(retired, nullptr), result);
   };
-  return in_loop(binding_.transport, std::move(finish));
+}
+
+void SessionAddressSpace::invalidated(std::shared_ptr<Retired> retired, Result<void> result) {
+  const auto point = retired->point;
+  if (result)
+    retired->release();
+  else
+    quarantine(std::move(retired));
+  retired.reset();
+  --invalidating_;
+  if (point) {
+    if (result)
+      timeline_.reach(*point);
+    else
+      timeline_.fail(*point, result.error().code);
+  }
+  if (invalidating_ > 0 || !closed_) return;
+  if (!point) return finish_close();  // the session's end itself; may destroy this object
+  close_idle();
 }
 
 void SessionAddressSpace::quarantine(std::shared_ptr<Retired> retired) {
@@ -122,33 +127,33 @@ void SessionAddressSpace::quarantine(std::shared_ptr<Retired> retired) {
 }
 
 void SessionAddressSpace::close(Completion done) {
-  Completion idle(
-      [this, done = std::move(done)](Result<void>) mutable { close_idle(std::move(done)); });
-  if (invalidating_ == 0)
-    idle({});
-  else
-    closing_.emplace(std::move(idle));
+  closed_.emplace(std::move(done));
+  if (invalidating_ == 0) close_idle();
 }
 
-void SessionAddressSpace::close_idle(Completion done) {
-  auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+void SessionAddressSpace::close_idle() {
+  auto retired = until_memory([&] { return std::make_shared<Retired>(tables_, binding_.bus); });
   retired->unmapped.emplace(tables_->unmap_all());
   retired->invalidation = {binding_.asid, retired->unmapped->range(),
                            mmu::Invalidation::Cause::close};
   retired->mappings.swap(mappings_);
-  auto unbound = [this, retired = std::move(retired),
-                  done = std::move(done)](Result<void> result) mutable {
+  auto unbound = [this, retired = std::move(retired)](Result<void> result) mutable {
     if (!result) {
       quarantine(std::move(retired));
-      return done({});
+      return finish_close();
     }
     const mmu::Invalidation invalidation = retired->invalidation;
-    Completion invalidated = when_invalidated(
-        std::move(retired), [done = std::move(done)](Result<void>) mutable { done({}); });
     ++invalidating_;
-    binding_.hardware.invalidate(invalidation, std::move(invalidated));
+    binding_.hardware.invalidate(
+        invalidation, in_loop_surely(binding_.transport, when_invalidated(std::move(retired))));
   };
-  binding_.hardware.unbind(binding_.asid, in_loop(binding_.transport, std::move(unbound)));
+  binding_.hardware.unbind(binding_.asid, in_loop_surely(binding_.transport, std::move(unbound)));
+}
+
+void SessionAddressSpace::finish_close() {
+  Completion closed = std::move(*closed_);
+  closed_.reset();
+  closed({});
 }
 
 }  // namespace accelmm::devices

@@ -74,10 +74,12 @@ class SessionAddressSpace {
   struct Retired;
 
   [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
-  /// Releases what was retired when its invalidation has ended well, quarantines it if not.
-  [[nodiscard]] Completion when_invalidated(std::shared_ptr<Retired> retired,
-                                            Completion::Function then);
-  void close_idle(Completion done);
+  /// What runs when the invalidation of `retired` has ended.
+  [[nodiscard]] Completion::Function when_invalidated(std::shared_ptr<Retired> retired);
+  /// Releases what was retired if the invalidation ended well, quarantines it if not.
+  void invalidated(std::shared_ptr<Retired> retired, Result<void> result);
+  void close_idle();
+  void finish_close();
   void quarantine(std::shared_ptr<Retired> retired);
 
   AddressSpaceBinding binding_;
@@ -86,7 +88,7 @@ class SessionAddressSpace {
   Timeline timeline_;
   std::size_t invalidating_ = 0;
   bool tainted_ = false;
-  std::optional<Completion> closing_;  // waits until nothing is being invalidated
+  std::optional<Completion> closed_;  // set once the session ends
 };
 
 }  // namespace accelmm::devices

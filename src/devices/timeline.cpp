@@ -7,14 +7,6 @@
 #include <utility>
 
 namespace accelmm {
-namespace {
-
-// Failures older than this many are forgotten and read as reached: whoever waits for a job learns
-// of it long before.
-constexpr std::size_t kept_failures = 64;
-
-}  // namespace
-
 std::uint64_t Timeline::next() {
   const std::lock_guard lock(mutex_);
   return ++last_;
@@ -37,31 +29,33 @@ void Timeline::fail(std::uint64_t point, const Fault& fault) {
   end(point, Errc::fault, fault);
 }
 
+// Needs no memory: whoever ends a point may be a thread of the hardware's, with nobody to tell.
 void Timeline::end(std::uint64_t point, std::optional<Errc> code,
                    const std::optional<Fault>& fault) {
-  std::vector<std::pair<Completion, Result<void>>> due;
   std::uint64_t ended = 0;
   {
     const std::lock_guard lock(mutex_);
     ACCELMM_CHECK(point <= last_);
     if (point <= reached_) return;
-    if (code) {
-      if (failures_.size() == kept_failures) failures_.pop_front();
-      failures_.push_back({point, *code});
-    }
+    if (code) failures_[failed_++ % failures_.size()] = {point, *code};
     if (fault)
       last_fault_ =
           FaultRecord{*fault, point, monotonic_ns(), last_fault_ ? last_fault_->count + 1 : 1};
     ended = point - reached_;
     reached_ = point;
-    const auto pending = std::partition(waiters_.begin(), waiters_.end(),
-                                        [&](const Waiter& w) { return w.point > reached_; });
-    for (auto waiter = pending; waiter != waiters_.end(); ++waiter)
-      due.emplace_back(std::move(waiter->done), *outcome_locked(waiter->point));
-    waiters_.erase(pending, waiters_.end());
   }
   if (observer_) observer_(ended, fault);
-  for (auto& [done, outcome] : due) done(outcome);
+  while (auto due = take_due()) due->first(due->second);
+}
+
+std::optional<std::pair<Completion, Result<void>>> Timeline::take_due() {
+  const std::lock_guard lock(mutex_);
+  const auto due =
+      std::ranges::find_if(waiters_, [&](const Waiter& w) { return w.point <= reached_; });
+  if (due == waiters_.end()) return std::nullopt;
+  std::pair taken(std::move(due->done), *outcome_locked(due->point));
+  waiters_.erase(due);
+  return taken;
 }
 
 std::optional<Result<void>> Timeline::outcome_locked(std::uint64_t point) const {
@@ -69,6 +63,7 @@ std::optional<Result<void>> Timeline::outcome_locked(std::uint64_t point) const 
     return std::optional<Result<void>>(
         accelmm::fail(Errc::invalid_argument, "no such point was given out"));
   if (point > reached_) return std::nullopt;
+  if (point == 0) return Result<void>{};
   for (const Failure& failure : failures_)
     if (failure.point == point)
       return std::optional<Result<void>>(
@@ -100,11 +95,11 @@ Timeline::WaiterId Timeline::when_reached(std::uint64_t point, Completion done) 
 }
 
 void Timeline::cancel(WaiterId waiter) {
-  std::vector<Waiter> dropped;  // destroyed, and so ended, under no lock
+  std::optional<Completion> dropped;  // destroyed, and so ended, under no lock
   const std::lock_guard lock(mutex_);
   const auto found = std::ranges::find(waiters_, waiter, &Waiter::id);
   if (found == waiters_.end()) return;
-  dropped.push_back(std::move(*found));
+  dropped.emplace(std::move(found->done));
   waiters_.erase(found);
 }
 

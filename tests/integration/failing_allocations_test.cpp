@@ -4,8 +4,8 @@
 // application's thread or in the runtime's: the call fails cleanly, or happens, or the session is
 // over; nothing leaks.
 //
-// Only while a call is answered: at the end of a session, and where a job ends in the thread of the
-// device, there is nobody to give an error to.
+// Where there is nobody to give an error to, at the end of a session and where the device's thread
+// answers, what is taken away waits for memory instead, and everything is given back all the same.
 #include "support/failing_session.hpp"
 
 #include <atomic>
@@ -23,6 +23,7 @@ using test::Path;
 std::atomic<long> allocations{0};
 std::atomic<long> failing_number{0};  // 0: none
 thread_local bool counted = false;    // the thread's allocations count
+bool counted_at_close = false;        // those of the framework while a session ends count too
 
 bool next_fails() {
   if (!counted || failing_number.load(std::memory_order_relaxed) == 0) return false;
@@ -44,7 +45,10 @@ class FailingAllocations : public test::FailingSession {
       : FailingSession([](const std::string& step) {
           // The runtime's thread, but in what the driver does: an invalidation that it fails costs
           // the memory, which is another test's matter.
-          counted = step.starts_with("open") || step == "close";
+          if (step == "enter framework")
+            counted = counted_at_close;
+          else
+            counted = step.starts_with("open") || step == "close";
           return std::size_t{0};
         }) {
     counted = true;
@@ -66,6 +70,19 @@ class FailingAllocations : public test::FailingSession {
     expect_whole_regions();
   }
 };
+
+TEST_F(FailingAllocations, AtTheEndOfASessionAreWaitedFor) {
+  FailingAllocation trouble;
+  counted = false;  // the application only watches
+  counted_at_close = true;
+  for (const Path path : {Path::socket, Path::embedded}) {
+    const long points = fail_close_at_each_point(path, trouble);
+    std::cout << "  close: " << points << std::endl;
+    EXPECT_GT(points, 0);
+  }
+  counted_at_close = false;
+  expect_whole_regions();
+}
 
 TEST_F(FailingAllocations, LeaveNothingBehind) {
   fail_in_each_call(Path::socket);

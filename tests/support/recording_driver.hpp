@@ -27,7 +27,7 @@ class DriverRecord {
 
   /// Asked at each step, in the runtime's thread and before the inner driver.
   using Measure = std::function<std::size_t(const std::string& what)>;
-  explicit DriverRecord(Measure measure) : measure_(std::move(measure)) {}
+  explicit DriverRecord(Measure measure) : measure_(std::move(measure)) { steps_.reserve(room); }
 
   void add(std::string what) {
     const std::size_t measured = measure_(what);
@@ -35,9 +35,15 @@ class DriverRecord {
     steps_.push_back({std::move(what), measured});
   }
   /// The steps since the last call of this.
+  /// Tells the measure that the framework's code runs again (`enter`), or the driver's (`leave`).
+  void enter_framework() { (void)measure_("enter framework"); }
+  void leave_framework() { (void)measure_("leave framework"); }
   [[nodiscard]] std::vector<Step> take() {
     const std::lock_guard lock(mutex_);
-    return std::exchange(steps_, {});
+    std::vector<Step> taken;
+    taken.reserve(room);
+    steps_.swap(taken);
+    return taken;
   }
   /// Steps of this name fail from now on; none if it is empty.
   void refuse(std::string what) {
@@ -50,6 +56,7 @@ class DriverRecord {
   }
 
  private:
+  static constexpr std::size_t room = 4096;  // steps that need no memory of their own
   Measure measure_;
   std::mutex mutex_;
   std::vector<Step> steps_;
@@ -76,8 +83,8 @@ class RecordingDriver final : public Driver, private MmuHardware {
     inner_->open(session, std::move(done));
   }
   void stop(Session& session, Completion done) override {
-    record_->add("stop");
-    inner_->stop(session, std::move(done));
+    forward("stop", std::move(done),
+            [&, this](Completion then) { inner_->stop(session, std::move(then)); });
   }
   void close(Session& session) noexcept override {
     inner_->close(session);
@@ -104,10 +111,16 @@ class RecordingDriver final : public Driver, private MmuHardware {
         [=, this](Completion then) { inner_->mmu()->invalidate(invalidation, std::move(then)); });
   }
   template <class Call>
-  void forward(const std::string& step, Completion done, Call call) {
+  void forward(const char* step, Completion done, Call call) {
+    record_->leave_framework();
     record_->add(step);
     if (record_->refuses(step)) return done(fail(Errc::io_error, "the device does not answer"));
-    call(std::move(done));
+    call(Completion([record = record_, done = std::move(done)](Result<void> result) mutable {
+      record->enter_framework();
+      done(result);
+      record->leave_framework();
+    }));
+    record_->enter_framework();
   }
 
   std::unique_ptr<Driver> inner_;
