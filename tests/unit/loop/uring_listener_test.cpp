@@ -15,8 +15,11 @@ class FullTable {
  public:
   FullTable(const Server& server, std::size_t spare)
       : limit_(static_cast<rlim_t>(*open_fds().rbegin() + 1 + 50)) {
-    // An accept that is already under way goes by the limit of its beginning: use it up.
+    // An accept that is already under way goes by the limit of its beginning: use it up, and wait
+    // until the server has closed its end, which would be one descriptor more than `spare`.
+    const std::size_t before = open_fds().size();
     EXPECT_EQ("x", ask(*connect(server.node()), "x").text);
+    while (open_fds().size() != before) std::this_thread::yield();
     while (true) {
       UniqueFd fd(dup(0));
       if (!fd.valid()) break;
