@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+/// Data of each processor, changed without an atomic instruction.
+///
+/// A structure that many threads use keeps one record a *slot*, a slot being a processor. A thread
+/// reads the record of current() with plain loads, decides, and commits with one store through
+/// store_if(), which happens only if the thread has not left the processor and nothing it decided
+/// by has changed: the kernel restarts such a section where it preempts it (restartable sequences,
+/// rseq(2), which glibc registers for each thread). An uncontended commit costs less than one
+/// compare-and-swap, and two processors share no cache line.
+///
+/// Where there are no restartable sequences (an old kernel, valgrind, the thread sanitizer, a
+/// processor that accelmm has no code for), a slot is shared by some threads and its SlotLock
+/// stands in: same calls, same promises, slower.
+///
+/// Threads  any.
+/// Source   rseq(2); glibc 2.36, <sys/rseq.h>; membarrier(2), PRIVATE_EXPEDITED_RSEQ.
+namespace accelmm::per_cpu {
+
+using Word = std::atomic<std::uint64_t>;
+
+/// Stands in for restartable sequences. One in each record; zero at first.
+class SlotLock {
+ public:
+  void lock() noexcept;
+  void unlock() noexcept { held_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> held_ = false;
+};
+
+/// How many slots a structure needs; the same for the life of the process. Called before anything
+/// else here.
+[[nodiscard]] unsigned slots() noexcept;
+
+/// Whether slots are processors, rather than groups of threads behind a SlotLock.
+[[nodiscard]] bool restartable() noexcept;
+
+namespace detail {
+
+// What <sys/rseq.h> says of the thread's area, whose layout is the kernel's for ever.
+struct alignas(32) Area {
+  std::uint32_t cpu_id_start;
+  std::uint32_t cpu_id;
+  std::uint64_t rseq_cs;
+  std::uint32_t flags;
+};
+
+// The distance of the area from the thread pointer; 0 where sections are not restartable. Written
+// once, by the first slots().
+inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
+[[nodiscard]] unsigned slot_of_thread() noexcept;
+[[nodiscard]] bool locked_store_if(SlotLock& lock, const Word& check, std::uint64_t check_expected,
+                                   Word& target, std::uint64_t expected,
+                                   std::uint64_t desired) noexcept;
+[[nodiscard]] bool locked_push_if(SlotLock& lock, Word& header, std::uint64_t expected, Word& cell,
+                                  std::uint64_t value, std::uint64_t desired) noexcept;
+
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define ACCELMM_RSEQ 1
+#else
+#define ACCELMM_RSEQ 0
+#endif
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef ACCELMM_RSEQ
+#define ACCELMM_RSEQ 0
+#endif
+#endif
+
+#if ACCELMM_RSEQ
+[[nodiscard]] inline Area& area(std::ptrdiff_t offset) noexcept {
+  return *reinterpret_cast<Area*>(static_cast<char*>(__builtin_thread_pointer()) + offset);
+}
+#endif
+
+}  // namespace detail
+
+/// The slot of the processor that this thread is on, at this moment. May be slots() or more, on a
+/// processor that was added since: the caller then does without.
+[[nodiscard]] inline unsigned current() noexcept {
+#if ACCELMM_RSEQ
+  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
+  if (offset != 0) [[likely]]
+    return std::atomic_ref(detail::area(offset).cpu_id_start).load(std::memory_order_relaxed);
+#endif
+  return detail::slot_of_thread();
+}
+
+/// Stores `desired` in `target` if the thread is still in `slot`, `check` is `check_expected` and
+/// `target` is `expected`; all at once as seen by any thread in the same slot. Returns whether it
+/// did. A value that changed and changed back goes unnoticed.
+/// Pre  only sections of `slot`, or code after interrupt(slot), write `check` and `target`.
+[[nodiscard]] inline bool store_if(unsigned slot, SlotLock& lock, const Word& check,
+                                   std::uint64_t check_expected, Word& target,
+                                   std::uint64_t expected, std::uint64_t desired) noexcept {
+#if ACCELMM_RSEQ
+  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
+  if (offset != 0) [[likely]] {
+    detail::Area& area = detail::area(offset);
+    // The descriptor {version, flags, start, length, abort} goes to a section of its own, in the
+    // group of the function so that the linker drops both or neither. Between 3 and 4 the kernel
+    // jumps to 5 instead of resuming.
+    asm goto volatile(
+        ".pushsection __rseq_cs, \"aw?\"\n\t"
+        ".balign 32\n\t"
+        "1: .long 0, 0\n\t"
+        ".quad 3f, 4f - 3f, 5f\n\t"
+        ".popsection\n\t"
+        "leaq 1b(%%rip), %%rax\n\t"
+        "movq %%rax, %[rseq_cs]\n\t"
+        "3: cmpl %[slot], %[cpu_id]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[check_expected], %[check]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[expected], %[target]\n\t"
+        "jne %l[lost]\n\t"
+        "movq %[desired], %[target]\n\t"
+        "4: movq $0, %[rseq_cs]\n\t"
+        ".pushsection __rseq_failure, \"ax?\"\n\t"
+        ".byte 0x0f, 0xb9, 0x3d\n\t"
+        ".long 0x53053053\n\t"
+        "5: jmp %l[lost]\n\t"
+        ".popsection"
+        :
+        : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+          [check] "m"(check), [check_expected] "r"(check_expected), [target] "m"(target),
+          [expected] "r"(expected), [desired] "r"(desired)
+        : "memory", "cc", "rax"
+        : lost);
+    return true;
+  lost:
+    std::atomic_ref(area.rseq_cs).store(0, std::memory_order_relaxed);
+    return false;
+  }
+#endif
+  static_cast<void>(slot);
+  return detail::locked_store_if(lock, check, check_expected, target, expected, desired);
+}
+
+/// Stores `value` in `cell` and then `desired` in `header` if the thread is still in `slot` and
+/// `header` is `expected`. Returns whether it did; `cell` may have been written all the same.
+/// Pre  only sections of `slot`, or code after interrupt(slot), write `header` and `cell`; what
+///      `cell` holds means nothing while `header` is `expected`.
+[[nodiscard]] inline bool push_if(unsigned slot, SlotLock& lock, Word& header,
+                                  std::uint64_t expected, Word& cell, std::uint64_t value,
+                                  std::uint64_t desired) noexcept {
+#if ACCELMM_RSEQ
+  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
+  if (offset != 0) [[likely]] {
+    detail::Area& area = detail::area(offset);
+    asm goto volatile(
+        ".pushsection __rseq_cs, \"aw?\"\n\t"
+        ".balign 32\n\t"
+        "1: .long 0, 0\n\t"
+        ".quad 3f, 4f - 3f, 5f\n\t"
+        ".popsection\n\t"
+        "leaq 1b(%%rip), %%rax\n\t"
+        "movq %%rax, %[rseq_cs]\n\t"
+        "3: cmpl %[slot], %[cpu_id]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[expected], %[header]\n\t"
+        "jne %l[lost]\n\t"
+        "movq %[value], %[cell]\n\t"
+        "movq %[desired], %[header]\n\t"
+        "4: movq $0, %[rseq_cs]\n\t"
+        ".pushsection __rseq_failure, \"ax?\"\n\t"
+        ".byte 0x0f, 0xb9, 0x3d\n\t"
+        ".long 0x53053053\n\t"
+        "5: jmp %l[lost]\n\t"
+        ".popsection"
+        :
+        : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+          [header] "m"(header), [expected] "r"(expected), [cell] "m"(cell), [value] "r"(value),
+          [desired] "r"(desired)
+        : "memory", "cc", "rax"
+        : lost);
+    return true;
+  lost:
+    std::atomic_ref(area.rseq_cs).store(0, std::memory_order_relaxed);
+    return false;
+  }
+#endif
+  static_cast<void>(slot);
+  return detail::locked_push_if(lock, header, expected, cell, value, desired);
+}
+
+/// Returns when no section of `slot` that began before the call can commit any more. The caller has
+/// already made new ones fail, by changing the word that they check.
+/// Cost  a system call, and an interrupt of that processor if it is busy.
+void interrupt(unsigned slot, SlotLock& lock) noexcept;
+
+}  // namespace accelmm::per_cpu
