@@ -109,7 +109,10 @@ void remove_when_interrupted(const PrivateFolder& folder) {
     int signal = 0;
     sigwait(&signals, &signal);
     folder.remove();
-    _exit(128 + signal);
+    // By the signal itself, so that whoever waits sees what ended the program.
+    std::signal(signal, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+    raise(signal);
   }).detach();
 }
 
