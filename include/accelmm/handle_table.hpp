@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/check.hpp>
 #include <accelmm/error.hpp>
+#include <accelmm/handle_slots.hpp>
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace accelmm {
 
@@ -61,148 +60,220 @@ struct TableSalt {
 /// Handles are no secret and grant nothing by themselves: they are looked up in their owner's
 /// table.
 ///
-/// Owns      its values, and 64 slots at a time, as they are first needed. Addresses of values are
-///           stable until removed.
-/// Threads   externally synchronised (docs/mm.md "Locking").
-/// Lifetime  move-only; destroys what it still holds, in order of slots. A moved-from table may
-/// only
-///           be destroyed or assigned to.
-/// Cost      find one load and compare; insert and remove O(1); for_each O(slots ever used at
-/// once).
-template <class T>
+/// Two kinds of lookup. find() only looks: for whoever is told otherwise that the value stays (a
+/// table of one thread; a lock). pin() counts: the value stays until the pin is gone, whatever other
+/// threads do, and none that was removed or withdrawn is ever found again, let alone pinned.
+///
+/// Owns      its values, and slots for 64 of them, then twice as many each time these are all in
+///           use. Addresses of values are stable until removed.
+/// Threads   insert, find, pin, remove, withdraw, size and the end of a pin: any, at any time,
+///           without a lock; none waits for another thread, and find and pin never repeat a step.
+///           for_each, moves and destruction: externally synchronised.
+/// Lifetime  move-only, also with pins; destroys what it still holds, in order of slots; no pin may
+///           outlive it (checked). A moved-from table is empty, and may otherwise only be destroyed
+///           or assigned to.
+/// Cost      find two loads and a compare; pin besides one atomic addition, and one when it ends;
+///           insert and remove O(1); for_each O(slots ever used at once).
+template <class T, class Atomics = mm::StdAtomics>
 class HandleTable {
   static_assert(std::is_nothrow_move_constructible_v<T>, "a failed insert must change nothing");
+  struct Core;
+  using Slot = mm::HandleSlot<T, Atomics>;
 
  public:
+  class Pin;
+
   /// The slots that a 20-bit slot + 1 can name.
-  static constexpr std::uint32_t max_capacity = (std::uint32_t{1} << 20) - 1;
+  static constexpr std::uint32_t max_capacity = mm::HandleSlots<T, Atomics>::max_slots;
 
   /// Makes an empty table for at most `capacity` values at once.
-  /// Errors  invalid_argument: capacity is 0 or above max_capacity.
+  /// Errors  invalid_argument: capacity is 0 or above max_capacity.  no_memory
   [[nodiscard]] static Result<HandleTable> create(std::uint32_t capacity) {
     if (capacity == 0 || capacity > max_capacity)
       return fail(Errc::invalid_argument, "capacity of a handle table is 1 to 2^20 - 1");
-    return HandleTable(capacity, mm::next_table_salt());
+    std::unique_ptr<Core> core(new (std::nothrow) Core(capacity, mm::next_table_salt()));
+    if (core == nullptr) return fail(Errc::no_memory, "no room for a handle table");
+    return HandleTable(std::move(core));
   }
-
-  HandleTable(HandleTable&&) noexcept = default;
-  HandleTable& operator=(HandleTable&&) noexcept = default;
-  HandleTable(const HandleTable&) = delete;
-  HandleTable& operator=(const HandleTable&) = delete;
-  ~HandleTable() = default;
 
   /// Stores a value. On failure the value is destroyed and nothing else changes.
   /// Errors  over_quota: the table holds `capacity` values, or every slot is worn out (each can be
   ///         used 2^24 times).  no_memory: no room for slots.
   [[nodiscard]] Result<Handle> insert(std::uint8_t type, T value) {
-    if (size_ == capacity_) return fail(Errc::over_quota, "handle table is full");
-    if (free_slot_ == no_slot) {
-      if (auto grown = grow(); !grown) return fail(grown.error());
+    if (!core_->reserve()) return fail(Errc::over_quota, "handle table is full");
+    const auto number = core_->slots.take();
+    if (!number) {
+      core_->size.fetch_sub(1, std::memory_order_release);
+      return fail(number.error());
     }
-    const std::uint32_t number = free_slot_;
-    Slot& slot = slot_at(number);
-    free_slot_ = slot.next_free;
-    slot.raw = raw_handle(type, number, slot.generation);
-    slot.value.emplace(std::move(value));
-    ++size_;
-    return Handle::from_raw(slot.raw);
+    Slot& slot = *core_->slots.at(*number);
+    const Handle handle = core_->handle_of(type, *number, slot.next_generation());
+    slot.open(handle.raw(), std::move(value));
+    return handle;
   }
 
+  /// Looks a value up for a caller who knows that it is not removed while it is used.
   /// Errors  invalid_argument: stale, forged, of another table or of another type (they cannot be
   ///         told apart).
   [[nodiscard]] Result<T*> find(Handle handle, std::uint8_t type) {
-    Slot* slot = live_slot(handle, type);
+    Slot* slot = named_slot(handle, type);
     if (slot == nullptr) return fail(Errc::invalid_argument, "no such handle");
-    return &*slot->value;
+    return &slot->value();
+  }
+
+  /// Looks a value up and keeps it alive until the pin is gone.
+  /// Errors  as find().
+  [[nodiscard]] Result<Pin> pin(Handle handle, std::uint8_t type) {
+    Slot* slot = named_slot(handle, type);
+    if (slot == nullptr) return fail(Errc::invalid_argument, "no such handle");
+    if (slot->count(core_->generation_of(handle))) return Pin(*core_, *slot, handle);
+    (void)core_->drop(*slot, handle);  // removed since; this may even be the last to let go
+    return fail(Errc::invalid_argument, "no such handle");
   }
 
   /// Takes the value out; the handle is stale from now on.
-  /// Errors  as find(), state unchanged.
+  /// Errors  as find(), state unchanged.  busy: it is pinned, also for the moment that a lookup by
+  ///         an older handle of the same slot takes to fail (state unchanged).
   [[nodiscard]] Result<T> remove(Handle handle, std::uint8_t type) {
-    Slot* slot = live_slot(handle, type);
-    if (slot == nullptr) return fail(Errc::invalid_argument, "no such handle");
-    Result<T> value(std::in_place, std::move(*slot->value));
-    slot->value.reset();
-    slot->raw = 0;
-    --size_;
-    if (slot->generation == last_generation) return value;  // retired: it would repeat a handle
-    ++slot->generation;
-    slot->next_free = free_slot_;
-    free_slot_ = slot_number(handle);
-    return value;
+    Slot* slot = named_slot(handle, type);
+    const auto closing =
+        slot == nullptr ? Slot::Closing::refused : slot->close(core_->generation_of(handle));
+    if (closing == Slot::Closing::refused) return fail(Errc::invalid_argument, "no such handle");
+    if (closing == Slot::Closing::in_use)
+      return fail(Errc::busy, "what the handle names is pinned");
+    return Result<T>(std::in_place, core_->empty(*slot, handle));
   }
 
-  [[nodiscard]] std::uint32_t size() const { return size_; }
-  [[nodiscard]] std::uint32_t capacity() const { return capacity_; }
+  /// Makes the handle stale, and takes the value out if no one has it pinned; else it goes to, or
+  /// with, whoever lets go of it last: a pin, or a lookup that came too late. Until then it counts in
+  /// size().
+  /// Errors  as find(), state unchanged.
+  [[nodiscard]] Result<std::optional<T>> withdraw(Handle handle, std::uint8_t type) {
+    Slot* slot = named_slot(handle, type);
+    if (slot == nullptr || !slot->condemn(core_->generation_of(handle)))
+      return fail(Errc::invalid_argument, "no such handle");
+    return core_->drop(*slot, handle);
+  }
 
-  /// Calls f(Handle, T&) for each value, in order of slots. f must not insert or remove.
+  [[nodiscard]] std::uint32_t size() const {
+    return core_ == nullptr ? 0 : core_->size.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t capacity() const { return core_->capacity; }
+
+  /// Calls f(Handle, T&) for each value that can be found, in order of slots. f must not insert,
+  /// remove or withdraw.
   template <class F>
   void for_each(F f) {
-    for (const auto& chunk : chunks_)
-      for (Slot& slot : *chunk)
-        if (slot.raw != 0) f(Handle::from_raw(slot.raw), *slot.value);
+    core_->slots.for_each([&](Slot& slot) {
+      if (slot.is_live()) f(Handle::from_raw(slot.name()), slot.value());
+    });
   }
 
  private:
-  static constexpr std::uint32_t chunk_slots = 64;  // a table of few handles stays within a few KiB
-  static constexpr std::uint32_t no_slot = ~std::uint32_t{0};
-  static constexpr std::uint32_t slot_mask = max_capacity;
-  static constexpr std::uint32_t last_generation = 0xff'ffff;
-
-  struct Slot {
-    std::uint64_t raw = 0;         // the handle while live, else 0
-    std::uint32_t generation = 0;  // of the handle, before the salt
-    std::uint32_t next_free = no_slot;
-    std::optional<T> value;
-  };
-  using Chunk = std::array<Slot, chunk_slots>;
-
-  HandleTable(std::uint32_t capacity, mm::TableSalt salt) : capacity_(capacity), salt_(salt) {}
-
-  [[nodiscard]] static std::uint32_t slot_number(Handle handle) {
-    return (handle.index() & slot_mask) - 1;
-  }
-  [[nodiscard]] Slot& slot_at(std::uint32_t number) {
-    return (*chunks_[number / chunk_slots])[number % chunk_slots];
-  }
-  [[nodiscard]] std::uint64_t raw_handle(std::uint8_t type, std::uint32_t number,
-                                         std::uint32_t generation) const {
-    return (std::uint64_t{type} << 56) | (std::uint64_t{generation ^ salt_.generation} << 32) |
-           (std::uint64_t{salt_.tag} << 20) | (number + 1);
-  }
+  explicit HandleTable(std::unique_ptr<Core> core) : core_(std::move(core)) {}
 
   /// The slot that this very handle names, or null.
-  [[nodiscard]] Slot* live_slot(Handle handle, std::uint8_t type) {
-    const std::uint32_t number = slot_number(handle);  // slot + 1 == 0 becomes the largest number
-    if (number / chunk_slots >= chunks_.size()) return nullptr;
-    Slot& slot = slot_at(number);
-    if (slot.raw != handle.raw() || slot.raw == 0 || handle.type() != type) return nullptr;
-    return &slot;
+  [[nodiscard]] Slot* named_slot(Handle handle, std::uint8_t type) {
+    Slot* slot = core_->slots.at(handle.index() & max_capacity);
+    if (slot == nullptr || !slot->is_named(handle.raw()) || handle.type() != type) return nullptr;
+    return slot;
   }
 
-  /// Adds a chunk of slots to the free ones.
-  [[nodiscard]] Result<void> grow() {
-    const std::size_t first = chunks_.size() * chunk_slots;
-    if (first >= max_capacity) return fail(Errc::over_quota, "every handle slot is worn out");
-    try {
-      chunks_.push_back(std::make_unique<Chunk>());
-    } catch (const std::bad_alloc&) {
-      return fail(Errc::no_memory, "no room for handle slots");
+  std::unique_ptr<Core> core_;  // apart, so that pins stay right while the table moves
+};
+
+/// A value of a handle table that stays, and stays where it is, while this lives.
+///
+/// Threads   one at a time; pins of one value do not know each other.
+/// Lifetime  move-only; must end before its table. If the value was withdrawn meanwhile, the last
+///           pin to end destroys it, or hands it out by release().
+template <class T, class Atomics>
+class HandleTable<T, Atomics>::Pin {
+ public:
+  Pin(Pin&& other) noexcept
+      : core_(std::exchange(other.core_, nullptr)), slot_(other.slot_), handle_(other.handle_) {}
+  Pin& operator=(Pin&& other) noexcept {
+    if (this != &other) {
+      (void)release();
+      core_ = std::exchange(other.core_, nullptr);
+      slot_ = other.slot_;
+      handle_ = other.handle_;
     }
-    for (std::uint32_t i = chunk_slots; i-- > 0;) {  // the lowest slot ends on top
-      const auto number = static_cast<std::uint32_t>(first) + i;
-      if (number >= max_capacity) continue;
-      slot_at(number).next_free = free_slot_;
-      free_slot_ = number;
-    }
-    return {};
+    return *this;
+  }
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+  ~Pin() { (void)release(); }
+
+  [[nodiscard]] T& operator*() const { return slot_->value(); }
+  [[nodiscard]] T* operator->() const { return &slot_->value(); }
+
+  /// Ends the pin now. The value comes out if it was withdrawn and this was the last to let go.
+  [[nodiscard]] std::optional<T> release() {
+    Core* core = std::exchange(core_, nullptr);
+    return core == nullptr ? std::nullopt : core->drop(*slot_, handle_);
   }
 
-  std::uint32_t capacity_;
-  mm::TableSalt salt_;
-  std::uint32_t size_ = 0;
-  std::uint32_t free_slot_ = no_slot;
-  std::vector<std::unique_ptr<Chunk>> chunks_;
+ private:
+  friend class HandleTable;
+  Pin(Core& core, Slot& slot, Handle handle) : core_(&core), slot_(&slot), handle_(handle) {}
+
+  Core* core_;  // null once released
+  Slot* slot_;
+  Handle handle_;
+};
+
+template <class T, class Atomics>
+struct HandleTable<T, Atomics>::Core {
+  Core(std::uint32_t most, mm::TableSalt own) noexcept : capacity(most), salt(own) {}
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  ~Core() {
+    slots.for_each([](Slot& slot) {
+      ACCELMM_CHECK(!slot.is_counted());  // a pin outlives its table
+      if (!slot.is_closed()) slot.destroy_value();
+    });
+  }
+
+  [[nodiscard]] Handle handle_of(std::uint8_t type, std::uint32_t number,
+                                 std::uint32_t generation) const noexcept {
+    return Handle::from_raw((std::uint64_t{type} << 56) |
+                            (std::uint64_t{generation ^ salt.generation} << 32) |
+                            (std::uint64_t{salt.tag} << 20) | number);
+  }
+  [[nodiscard]] std::uint32_t generation_of(Handle handle) const noexcept {
+    return handle.generation() ^ salt.generation;
+  }
+
+  /// Counts a value that is about to come in, if there is room for one.
+  [[nodiscard]] bool reserve() noexcept {
+    std::uint32_t seen = size.load(std::memory_order_relaxed);
+    do {
+      if (seen == capacity) return false;
+    } while (!size.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire,
+                                         std::memory_order_relaxed));
+    return true;
+  }
+
+  /// Takes the value out of a slot that was just closed, and gives the slot back.
+  [[nodiscard]] T empty(Slot& slot, Handle handle) noexcept {
+    T value = slot.take_value();
+    // A slot is retired after its last generation: the next would repeat a handle.
+    if (slot.generation() != Slot::last_generation) slots.give_back(handle.index() & max_capacity);
+    size.fetch_sub(1, std::memory_order_release);  // last: who may insert also finds a slot
+    return value;
+  }
+
+  /// Drops a reference, and takes the value out if it was dying and this was the last.
+  [[nodiscard]] std::optional<T> drop(Slot& slot, Handle handle) noexcept {
+    if (!slot.uncount()) return std::nullopt;
+    return std::optional<T>(std::in_place, empty(slot, handle));
+  }
+
+  mm::HandleSlots<T, Atomics> slots;
+  const std::uint32_t capacity;
+  const mm::TableSalt salt;
+  typename Atomics::template Atomic<std::uint32_t> size{0};
 };
 
 }  // namespace accelmm

@@ -218,10 +218,17 @@ TEST(HandleTable, EachFailedAllocationLeavesAllAsItWas) {
       }
       for (const Handle handle : handles) ASSERT_TRUE(table.find(handle, buffer).has_value());
     }
-    // Four chunks of 64 slots, and the list of chunks grown for the first, second and third.
-    EXPECT_EQ(7, failures);
+    EXPECT_EQ(3, failures);  // one for each chunk: of 64, 128 and 256 slots
   }
   EXPECT_EQ(live_before, test::heap.live);
+}
+
+TEST(HandleTable, IsNotMadeWithoutMemory) {
+  const auto live = test::heap.live;
+  const test::FailingNew failing(0);
+  EXPECT_EQ(Errc::no_memory, HandleTable<int>::create(8).error().code);
+  EXPECT_TRUE(failing.happened());
+  EXPECT_EQ(live, test::heap.live);
 }
 
 TEST(HandleTable, RemoveAndFindTakeNoMemory) {
