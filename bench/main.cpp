@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The comparisons: accelmm as installed, its peers and what limits them, in one binary and one run.
+#include "peers/peer.hpp"
 #include "report.hpp"
 
 #include <cstdio>
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
   int count = static_cast<int>(args.size());
   benchmark::Initialize(&count, args.data());
 
+  accelmm::bench::print_peers();
   accelmm::bench::Report report;
   const std::size_t run = benchmark::RunSpecifiedBenchmarks(&report);
   if (run == 0) {

@@ -2,6 +2,7 @@
 #include "report.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 
@@ -44,18 +45,15 @@ Report::Work& Report::work_of(const std::string& area, const std::string& name) 
   const auto found = std::ranges::find_if(
       works_, [&](const Work& work) { return work.area == area && work.name == name; });
   if (found != works_.end()) return *found;
-  works_.push_back({.area = area,
-                    .name = name,
-                    .ours = std::nullopt,
-                    .peers = {},
-                    .limit = std::nullopt,
-                    .value = std::nullopt});
+  works_.push_back({.area = area, .name = name});
   return works_.back();
 }
 
-// All repetitions of one benchmark come together.
+// All repetitions of one benchmark come together, the benchmarks in no order.
 void Report::ReportRuns(const std::vector<Run>& runs) {
   std::vector<double> times_ns;
+  std::vector<double> values;
+  std::string unit;
   Name name;
   for (const Run& run : runs) {
     if (run.error_occurred) {
@@ -66,75 +64,108 @@ void Report::ReportRuns(const std::vector<Run>& runs) {
     }
     if (run.run_type != Run::RT_Iteration) continue;
     name = split(run.benchmark_name());
-    for (const auto& [unit, counter] : run.counters) {
-      if (unit == "items") continue;
-      work_of(name.area, name.work).value = Value{counter.value, unit};
-      return;
+    double per_iteration = 1.0;
+    for (const auto& [counter, value] : run.counters) {
+      if (counter == "items") {
+        per_iteration = value.value;
+      } else {
+        unit = counter;
+        values.push_back(value.value);
+      }
     }
-    const auto items = run.counters.find("items");
-    const double per_iteration = items == run.counters.end() ? 1.0 : items->second.value;
     times_ns.push_back(run.GetAdjustedRealTime() / per_iteration);
   }
   if (times_ns.empty()) return;
+  Work& work = work_of(name.area, name.work);
+  const std::int64_t registered = runs.front().family_index;
+  work.registered = std::min(work.registered, registered);
+  if (!values.empty()) {
+    work.value = Value{quantile(values, 0.5), unit};
+    return;
+  }
   const double median = quantile(times_ns, 0.5);
   const Sample sample{median, (quantile(times_ns, 0.75) - quantile(times_ns, 0.25)) / median};
-  Work& work = work_of(name.area, name.work);
   if (name.who == "ours")
     work.ours = sample;
   else if (name.who.starts_with("limit:"))
     work.limit = {name.who.substr(6), sample};
   else
-    work.peers.emplace_back(name.who, sample);
+    work.peers.push_back({name.who, sample, registered});
+}
+
+void Report::add_value_row(const Work& work, std::vector<Row>& rows) const {
+  char text[256];
+  std::snprintf(text, sizeof text, "%-10s %-30s %12.4g %s", work.area.c_str(), work.name.c_str(),
+                work.value->value, work.value->unit.c_str());
+  const nlohmann::ordered_json json{{"area", work.area},
+                                    {"work", work.name},
+                                    {"value", work.value->value},
+                                    {"unit", work.value->unit}};
+  rows.push_back({text, json.dump()});
+}
+
+void Report::add_time_row(const Work& work, const Contender* peer, std::vector<Row>& rows) const {
+  char ours[64];
+  char theirs[128] = "";
+  nlohmann::ordered_json json{{"area", work.area}, {"work", work.name}};
+  if (work.ours) {
+    json["ours_ns"] = work.ours->median_ns;
+    json["spread"] = work.ours->spread;
+    std::snprintf(ours, sizeof ours, "%12.2f %5.1f %%", work.ours->median_ns,
+                  work.ours->spread * 100);
+  } else {
+    std::snprintf(ours, sizeof ours, "%12s %7s", "-", "-");
+  }
+  if (peer != nullptr) {
+    json["peer"] = peer->name;
+    json["peer_ns"] = peer->sample.median_ns;
+    char ratio[32] = "       -";
+    if (work.ours) {
+      json["ratio"] = peer->sample.median_ns / work.ours->median_ns;
+      std::snprintf(ratio, sizeof ratio, "%8.2f", json["ratio"].get<double>());
+    }
+    std::snprintf(theirs, sizeof theirs, "  %-20s %12.2f %s", peer->name.c_str(),
+                  peer->sample.median_ns, ratio);
+  }
+  if (work.limit) {
+    json["limit"] = work.limit->first;
+    json["limit_ns"] = work.limit->second.median_ns;
+  }
+  char text[256];
+  std::snprintf(text, sizeof text, "%-10s %-30s %s%s", work.area.c_str(), work.name.c_str(), ours,
+                theirs);
+  // Without ours there is nothing to compare: for people only.
+  rows.push_back({text, work.ours ? json.dump() : std::string()});
 }
 
 std::vector<Report::Row> Report::rows() const {
+  std::vector<Work> works = works_;
+  std::ranges::sort(works, [](const Work& a, const Work& b) {
+    return a.area != b.area ? a.area < b.area : a.registered < b.registered;
+  });
   std::vector<Row> rows;
-  for (const Work& work : works_) {
-    nlohmann::ordered_json json{{"area", work.area}, {"work", work.name}};
-    char text[256];
+  for (Work& work : works) {
     if (work.value) {
-      json["value"] = work.value->value;
-      json["unit"] = work.value->unit;
-      std::snprintf(text, sizeof text, "%-10s %-28s %14.4g %s", work.area.c_str(),
-                    work.name.c_str(), work.value->value, work.value->unit.c_str());
-      rows.push_back({text, json.dump()});
+      add_value_row(work, rows);
       continue;
     }
-    if (!work.ours) continue;  // only a peer matched the filter
-    json["ours_ns"] = work.ours->median_ns;
-    json["spread"] = work.ours->spread;
-    auto peers = work.peers;
-    if (peers.empty()) peers.emplace_back("", Sample{0, 0});
-    for (const auto& [peer, sample] : peers) {
-      auto row = json;
-      const double ratio = sample.median_ns / work.ours->median_ns;
-      if (!peer.empty()) {
-        row["peer"] = peer;
-        row["peer_ns"] = sample.median_ns;
-        row["ratio"] = ratio;
-      }
-      if (work.limit) {
-        row["limit"] = work.limit->first;
-        row["limit_ns"] = work.limit->second.median_ns;
-      }
-      std::snprintf(text, sizeof text, "%-10s %-28s %14.2f %5.1f %%  %-22s %14.2f %7.2f",
-                    work.area.c_str(), work.name.c_str(), work.ours->median_ns,
-                    work.ours->spread * 100, peer.c_str(), sample.median_ns, ratio);
-      rows.push_back({text, row.dump()});
-    }
+    std::ranges::sort(work.peers, {}, &Contender::registered);
+    for (const Contender& peer : work.peers) add_time_row(work, &peer, rows);
+    if (work.peers.empty()) add_time_row(work, nullptr, rows);
   }
   return rows;
 }
 
 void Report::Finalize() {
-  std::printf("%-10s %-28s %14s %7s  %-22s %14s %7s\n", "area", "work", "ours ns", "spread", "peer",
+  std::printf("%-10s %-30s %12s %7s  %-20s %12s %8s\n", "area", "work", "ours ns", "spread", "peer",
               "peer ns", "ratio");
   for (const Row& row : rows()) std::printf("%s\n", row.text.c_str());
 }
 
 bool Report::write_json(const std::string& path) const {
   std::ofstream file(path);
-  for (const Row& row : rows()) file << row.json << '\n';
+  for (const Row& row : rows())
+    if (!row.json.empty()) file << row.json << '\n';
   return static_cast<bool>(file.flush());
 }
 

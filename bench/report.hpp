@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <map>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -13,9 +15,9 @@ namespace accelmm::bench {
 /// Joins the benchmarks of one piece of work into rows: ours beside each peer, and the limit.
 ///
 /// Benchmarks are named area/work/who, where who is `ours`, a peer, or `limit:` and what limits. A
-/// benchmark that sets the counters `value` and one named for its unit reports a value instead of a
-/// time. Times are medians over the repetitions; spread is the distance of the quartiles over the
-/// median.
+/// benchmark that does several operations an iteration says how many in the counter `items`. One
+/// that sets a counter named for a unit reports that value instead of a time. Times and values are
+/// medians over the repetitions; spread is the distance of the quartiles over the median.
 class Report final : public benchmark::BenchmarkReporter {
  public:
   bool ReportContext(const Context& context) override;
@@ -35,25 +37,30 @@ class Report final : public benchmark::BenchmarkReporter {
     double value;
     std::string unit;
   };
+  struct Contender {
+    std::string name;
+    Sample sample;
+    std::int64_t registered;
+  };
   struct Work {
     std::string area;
     std::string name;
-    std::optional<Sample> ours;
-    std::vector<std::pair<std::string, Sample>> peers;
-    std::optional<std::pair<std::string, Sample>> limit;
-    std::optional<Value> value;
+    std::int64_t registered = std::numeric_limits<std::int64_t>::max();  // the order of the rows
+    std::optional<Sample> ours = std::nullopt;
+    std::vector<Contender> peers = {};
+    std::optional<std::pair<std::string, Sample>> limit = std::nullopt;
+    std::optional<Value> value = std::nullopt;
   };
   struct Row {
     std::string text;  // for people
-    std::string json;
+    std::string json;  // empty: not for programs
   };
   [[nodiscard]] Work& work_of(const std::string& area, const std::string& name);
-  void finish_benchmark();
+  void add_value_row(const Work& work, std::vector<Row>& rows) const;
+  void add_time_row(const Work& work, const Contender* peer, std::vector<Row>& rows) const;
   [[nodiscard]] std::vector<Row> rows() const;
 
   std::vector<Work> works_;
-  std::string current_;
-  std::vector<double> times_ns_;
   bool failed_ = false;
 };
 

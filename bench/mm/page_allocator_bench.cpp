@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <accelmm/page_allocator.hpp>
-
-#include <cstdlib>
+//
+// Pages and 2 MiB blocks over and over, and a random mix of orders.
+#include "models/tlsf.hpp"
+#include "rows.hpp"
+#include "subjects.hpp"
+#include "workloads.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -9,43 +12,61 @@ namespace accelmm::bench {
 namespace {
 
 constexpr ByteCount region = 64_GiB;
+constexpr std::uint64_t page = 4096;
+constexpr std::uint64_t large = std::uint64_t{2} << 20;
 
-PageAllocator make_allocator() {
-  auto pages = PageAllocator::create({.size = region, .page = Alignment(4096)});
-  if (!pages) std::abort();
-  return std::move(*pages);
+void add_hot_rows(const std::string& work, Request request) {
+  add_row(work, "ours", [=](benchmark::State& state) {
+    PageSubject subject(region);
+    hot_pair(state, subject, request);
+    subject.expect_whole();
+  });
+  add_malloc_rows(work, [=](benchmark::State& state, MallocSubject&& subject) {
+    hot_pair(state, std::move(subject), request);
+  });
+  add_row(work, "model-tlsf", [=](benchmark::State& state) {
+    TlsfModel subject(region.value());
+    hot_pair(state, subject, request);
+    if (!subject.whole()) state.SkipWithError("not whole");
+  });
 }
 
-// One 4 KiB page taken and given back, over and over, from an otherwise whole region.
-void page_hot_4k(benchmark::State& state) {
-  PageAllocator pages = make_allocator();
-  for (auto _ : state) {
-    const auto page = pages.allocate(4096_B);
-    benchmark::DoNotOptimize(page);
-    if (!page || !pages.free(*page)) return state.SkipWithError("allocator refused");
-  }
-  pages.validate();
-}
-BENCHMARK(page_hot_4k)->Name("mm/page-hot-4k/ours");
+// 4 KiB to 64 MiB, with half of the region live.
+constexpr Mix orders{Mix::Kind::log_uniform_orders, 0, 14};
+constexpr Fill half{.bytes = region.value() / 2};
 
-// What malloc takes for a page of the same size. It is the program's own: glibc's, unless something
-// was preloaded.
-void page_hot_4k_malloc(benchmark::State& state) {
-  for (auto _ : state) {
-    void* page = std::malloc(4096);
-    benchmark::DoNotOptimize(page);
-    std::free(page);
-  }
+void random_pages(benchmark::State& state, std::uint64_t alignment) {
+  PageSubject subject(region);
+  random_replace(state, subject, orders, half, alignment);
+  subject.expect_whole();
 }
-BENCHMARK(page_hot_4k_malloc)->Name("mm/page-hot-4k/malloc");
 
-void metadata(benchmark::State& state) {
-  const PageAllocator pages = make_allocator();
+void random_tlsf(benchmark::State& state, std::uint64_t alignment) {
+  TlsfModel subject(region.value());
+  random_replace(state, subject, orders, half, alignment);
+  if (!subject.whole()) state.SkipWithError("not whole");
+}
+
+void metadata_per_cent(benchmark::State& state) {
+  const PageSubject subject(region);
   for (auto _ : state) benchmark::ClobberMemory();
-  state.counters["%"] = 100.0 * static_cast<double>(pages.statistics().metadata.value()) /
+  state.counters["%"] = 100.0 *
+                        static_cast<double>(subject.allocator().statistics().metadata.value()) /
                         static_cast<double>(region.value());
 }
-BENCHMARK(metadata)->Name("mm/metadata-per-cent/ours")->Iterations(1);
+
+const bool registered = [] {
+  add_hot_rows("page-hot-4k", {.size = page});
+  add_hot_rows("page-hot-2m", {.size = large, .alignment = large});
+  add_row("page-random-4k-64m", "ours", [](auto& state) { random_pages(state, 0); });
+  add_row("page-random-4k-64m", "model-tlsf", [](auto& state) { random_tlsf(state, 0); });
+  const std::string aligned = "page-random-4k-64m-aligned-2m";
+  add_row(aligned, "ours", [](auto& state) { random_pages(state, large); });
+  add_row(aligned, "ours-unaligned", [](auto& state) { random_pages(state, 0); });
+  add_row(aligned, "model-tlsf", [](auto& state) { random_tlsf(state, large); });
+  add_row("metadata-per-cent", "ours", metadata_per_cent)->Iterations(1);
+  return true;
+}();
 
 }  // namespace
 }  // namespace accelmm::bench
