@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Theory. The range is tiled by intervals, each a node: taken, or a hole. All nodes are in a tree
-// by address, in which neighbours are one step apart, and the holes also in a tree by (size,
-// address). Taking a piece out of a hole leaves the hole's node with the taken piece and needs a
-// node for what remains on each side: both are made before anything changes. Freeing turns the node
-// into a hole and swallows holes on either side, which only deletes nodes.
+// Theory. VaSpace keeps the intervals; here requests become wishes, and intervals in use get their
+// meaning: taken (with pages of guard at the end), reserved (an allocator of its own stands behind
+// it), or in quarantine (freed, and in the ring until its turn comes).
+#include "mm/va_space.hpp"
+
 #include <accelmm/check.hpp>
 #include <accelmm/va_allocator.hpp>
 
 #include <new>
-#include <optional>
 #include <utility>
 
 #include <boost/intrusive/set.hpp>
@@ -19,143 +18,226 @@ namespace accelmm {
 namespace {
 
 namespace intrusive = boost::intrusive;
+using mm::VaInterval;
+using mm::VaUse;
 
-struct ByAddress;
-struct BySize;
-using AddressHook =
-    intrusive::set_base_hook<intrusive::tag<ByAddress>, intrusive::link_mode<intrusive::safe_link>,
-                             intrusive::optimize_size<true>>;
-using SizeHook =
-    intrusive::set_base_hook<intrusive::tag<BySize>, intrusive::link_mode<intrusive::safe_link>,
-                             intrusive::optimize_size<true>>;
+// A best fit within bounds looks at so many holes that fit: two leaves of the tree or fewer.
+constexpr unsigned bounded_look_on = 8;
 
-struct Interval : AddressHook, SizeHook {
-  Interval(std::uint64_t from, std::uint64_t to) : begin(from), end(to) {}
-  [[nodiscard]] std::uint64_t size() const { return end - begin; }
-
+struct Reservation : intrusive::set_base_hook<intrusive::optimize_size<true>> {
+  Reservation(std::uint64_t from, VaAllocator allocator)
+      : begin(from), space(std::move(allocator)) {}
   std::uint64_t begin;
-  std::uint64_t end;
-  bool taken = false;
+  VaAllocator space;
 };
-
-struct KeyAddress {
+struct KeyBegin {
   using type = std::uint64_t;
-  type operator()(const Interval& interval) const { return interval.begin; }
+  type operator()(const Reservation& reservation) const { return reservation.begin; }
 };
-struct KeySize {
-  using type = std::pair<std::uint64_t, std::uint64_t>;
-  type operator()(const Interval& interval) const { return {interval.size(), interval.begin}; }
-};
+using Reservations = intrusive::set<Reservation, intrusive::key_of_value<KeyBegin>>;
 
-using AddressTree = intrusive::set<Interval, intrusive::base_hook<AddressHook>,
-                                   intrusive::key_of_value<KeyAddress>>;
-using SizeTree =
-    intrusive::set<Interval, intrusive::base_hook<SizeHook>, intrusive::key_of_value<KeySize>>;
-
-using Node = std::unique_ptr<Interval>;
-
-// Holes that allocate() looks at, best fit first, before it takes one that is large enough for any
-// alignment. With 16, an aligned 2 MiB request among random holes seldom wastes a large hole.
-constexpr int max_probes = 16;
-
-/// What allocate() looks for.
-struct Request {
-  std::uint64_t size;
-  std::uint64_t alignment;
-  std::uint64_t phase;
-  std::uint64_t page;
-
-  /// Where it would begin in this hole.
-  [[nodiscard]] std::optional<std::uint64_t> place_in(const Interval& hole) const {
-    const std::uint64_t lowest = hole.begin == 0 ? page : hole.begin;
-    if (lowest >= hole.end) return std::nullopt;
-    const std::uint64_t gap = (phase - lowest) & (alignment - 1);
-    const std::uint64_t room = hole.end - lowest;
-    if (gap > room || size > room - gap) return std::nullopt;
-    return lowest + gap;
+/// Where ranges in quarantine begin, the oldest first, in a ring.
+class Ring {
+ public:
+  /// Not to be used where ok() is false: there was no memory.
+  explicit Ring(std::size_t capacity)
+      : capacity_(capacity),
+        begins_(capacity == 0 || capacity > max_capacity ? nullptr
+                                                         : new(std::nothrow)
+                                                               std::uint64_t[capacity]) {}
+  [[nodiscard]] bool ok() const { return capacity_ == 0 || begins_ != nullptr; }
+  [[nodiscard]] std::size_t capacity() const { return capacity_; }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  void push(std::uint64_t begin) {
+    ACCELMM_DCHECK(size_ < capacity_);
+    begins_[(first_ + size_++) % capacity_] = begin;
   }
+  [[nodiscard]] std::uint64_t pop() {
+    ACCELMM_DCHECK(size_ > 0);
+    const std::uint64_t begin = begins_[first_];
+    first_ = (first_ + 1) % capacity_;
+    --size_;
+    return begin;
+  }
+
+ private:
+  static constexpr std::size_t max_capacity = std::size_t{1} << 32;
+  std::size_t capacity_;
+  std::size_t first_ = 0;
+  std::size_t size_ = 0;
+  std::unique_ptr<std::uint64_t[]> begins_;
 };
+
+std::uint64_t bytes_in_use(const mm::VaSpace::Counts& counts) {
+  std::uint64_t bytes = 0;
+  for (std::size_t kind = 1; kind < counts.of_kind.size(); ++kind)
+    bytes += counts.of_kind[kind].bytes;
+  return bytes;
+}
 
 }  // namespace
 
 struct VaAllocator::State {
-  State(Range<DeviceAddr> whole, Alignment page_size) : range(whole), page(page_size) {}
+  State(Range<DeviceAddr> whole, Alignment page_size, const mm::OpenParts& parts,
+        const Options& wanted)
+      : range(whole),
+        page(page_size),
+        large(parts.large()),
+        guard(wanted.guard),
+        quarantine_bytes(wanted.quarantine.bytes.value()),
+        space({whole.begin.value(), whole.end.value()}, page_size.value(), parts),
+        ring(wanted.quarantine.ranges) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
-    by_size.clear();
-    by_address.clear_and_dispose([](Interval* interval) { delete interval; });
+    reservations.clear_and_dispose([](Reservation* reservation) { delete reservation; });
   }
 
-  [[nodiscard]] std::pair<Interval*, std::uint64_t> find_place(const Request& request);
-  [[nodiscard]] Result<Range<DeviceAddr>> take(Interval& hole, std::uint64_t begin,
-                                               std::uint64_t end);
-  [[nodiscard]] bool is_hole(AddressTree::iterator position) const {
-    return position != by_address.end() && !position->taken;
-  }
-  /// Removes a hole from both trees, for its neighbour to take its place.
-  void swallow(Interval& hole);
+  struct Fit {
+    VaInterval piece;
+    VaUse use;
+  };
+  [[nodiscard]] Result<Fit> fit(const Request& request, VaUse::Kind kind);
+  [[nodiscard]] std::optional<std::uint64_t> find_place(const mm::Wish& wish,
+                                                        const Request& request);
+  [[nodiscard]] std::optional<std::uint64_t> follow_hint(const mm::Wish& wish, DeviceAddr hint);
+  /// Whether all of it is free, or in quarantine and then ends that.
+  [[nodiscard]] Result<void> vacate(Range<DeviceAddr> wanted);
+  [[nodiscard]] bool end_quarantine();
+  void retire_oldest() { space.give(space.find(ring.pop())); }
+  [[nodiscard]] bool holds(DeviceAddr begin, VaUse::Kind kind, mm::VaTree::Spot& spot) const;
+  [[nodiscard]] Result<Range<DeviceAddr>> take(VaInterval piece, VaUse use);
+  [[nodiscard]] Result<Range<DeviceAddr>> reserve(VaInterval piece);
+  [[nodiscard]] Statistics statistics_of(const mm::VaSpace::Counts& counts) const;
 
   Range<DeviceAddr> range;
   Alignment page;
-  std::uint64_t free_bytes = 0;
-  AddressTree by_address;
-  SizeTree by_size;
+  Alignment large;
+  ByteCount guard;
+  std::uint64_t quarantine_bytes;
+  mm::VaSpace space;
+  Ring ring;
+  Reservations reservations;
 };
 
-/// The hole to use and where in it; no hole if none fits.
-std::pair<Interval*, std::uint64_t> VaAllocator::State::find_place(const Request& request) {
-  auto hole = by_size.lower_bound({request.size, 0});
-  for (int probe = 0; hole != by_size.end() && probe < max_probes; ++hole, ++probe)
-    if (const auto begin = request.place_in(*hole)) return {&*hole, *begin};
-  const auto rest = hole;
-  // Any hole of size + alignment - page fits; of the one at address 0 the first page is lost.
-  const std::uint64_t slack = request.alignment - request.page;
-  if (request.size <= ~std::uint64_t{0} - slack) {
-    hole = by_size.lower_bound({request.size + slack, 0});
-    for (; hole != by_size.end(); ++hole)
-      if (const auto begin = request.place_in(*hole)) return {&*hole, *begin};
-  }
-  for (hole = rest; hole != by_size.end() && hole->size() - request.size < slack; ++hole)
-    if (const auto begin = request.place_in(*hole)) return {&*hole, *begin};
-  return {nullptr, 0};
+// ---- from a request to a place ----
+
+std::optional<std::uint64_t> VaAllocator::State::follow_hint(const mm::Wish& wish,
+                                                             DeviceAddr hint) {
+  const std::uint64_t begin = hint.value();
+  if (begin == 0 || begin < wish.low || wish.high <= begin || wish.high - begin < wish.length)
+    return std::nullopt;
+  if ((begin & (wish.alignment - 1)) != wish.phase) return std::nullopt;
+  const mm::VaTree::Spot spot = space.find(begin);
+  if (!spot.use().is_hole() || space.end_of(spot) - begin < wish.length) return std::nullopt;
+  return begin;
 }
 
-/// Takes [begin, end) out of a hole. Pre: it lies in the hole.
-Result<Range<DeviceAddr>> VaAllocator::State::take(Interval& hole, std::uint64_t begin,
-                                                   std::uint64_t end) {
-  ACCELMM_CHECK(!hole.taken && hole.begin <= begin && begin < end && end <= hole.end);
-  Node before;
-  Node after;
-  if (hole.begin < begin) {
-    before.reset(new (std::nothrow) Interval(hole.begin, begin));
-    if (before == nullptr) return fail(Errc::no_memory, "no room for a node");
-  }
-  if (end < hole.end) {
-    after.reset(new (std::nothrow) Interval(end, hole.end));
-    if (after == nullptr) return fail(Errc::no_memory, "no room for a node");
-  }
-  const auto position = by_address.iterator_to(hole);
-  by_size.erase(by_size.iterator_to(hole));
-  hole.begin = begin;  // still behind its neighbour below: the order of the tree holds
-  hole.end = end;
-  hole.taken = true;
-  if (before != nullptr) {
-    by_size.insert(*before);
-    by_address.insert_before(position, *before.release());
-  }
-  if (after != nullptr) {
-    by_size.insert(*after);
-    by_address.insert_before(std::next(position), *after.release());
-  }
-  free_bytes -= end - begin;
-  return Range<DeviceAddr>{DeviceAddr(begin), DeviceAddr(end)};
+std::optional<std::uint64_t> VaAllocator::State::find_place(const mm::Wish& wish,
+                                                            const Request& request) {
+  if (request.placement != Placement::best_fit) return space.find_nearest(wish, 1);
+  if (request.within) return space.find_nearest(wish, bounded_look_on);
+  return space.find_best(wish);
 }
 
-void VaAllocator::State::swallow(Interval& hole) {
-  by_size.erase(by_size.iterator_to(hole));
-  by_address.erase_and_dispose(by_address.iterator_to(hole), [](Interval* node) { delete node; });
+Result<VaAllocator::State::Fit> VaAllocator::State::fit(const Request& request, VaUse::Kind kind) {
+  if (request.size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
+  if (request.phase >= ByteCount(request.alignment.value()) || !page.divides(request.phase))
+    return fail(Errc::invalid_argument, "phase is not a page below the alignment");
+  const Range<DeviceAddr> within = request.within.value_or(range);
+  if (within.empty() || !range.contains(within) || !page.divides(within.begin) ||
+      !page.divides(within.end))
+    return fail(Errc::invalid_argument, "no pages of the range to look in");
+  const auto size = round_up(request.size, page);
+  const ByteCount least = kind == VaUse::Kind::taken ? guard : ByteCount(0);
+  const auto behind = round_up(std::max(request.guard, least), page);
+  const std::uint64_t guard_pages = behind ? behind->value() >> page.log2() : ~std::uint64_t{0};
+  if (guard_pages > VaUse::max_detail) return fail(Errc::invalid_argument, "guard is too long");
+  if (!size || size->value() > ~std::uint64_t{0} - behind->value())
+    return fail(Errc::no_memory, "fewer bytes are free");
+  const mm::Wish wish{.length = size->value() + behind->value(),
+                      .alignment = std::max(request.alignment, page).value(),
+                      .phase = request.phase.value(),
+                      .low = within.begin.value(),
+                      .high = within.end.value(),
+                      .from_the_top = request.placement == Placement::top_down};
+  std::optional<std::uint64_t> begin;
+  if (request.hint) begin = follow_hint(wish, *request.hint);
+  if (!begin) begin = find_place(wish, request);
+  if (!begin && end_quarantine()) begin = find_place(wish, request);
+  if (!begin) return fail(Errc::no_memory, "no hole fits");
+  return Fit{.piece = {*begin, *begin + wish.length},
+             .use = VaUse(kind, static_cast<std::uint32_t>(guard_pages))};
 }
+
+Result<void> VaAllocator::State::vacate(Range<DeviceAddr> wanted) {
+  if (wanted.empty()) return fail(Errc::invalid_argument, "interval is empty");
+  if (!page.divides(wanted.begin) || !page.divides(wanted.end))
+    return fail(Errc::invalid_argument, "interval is not page-aligned");
+  if (!range.contains(wanted))
+    return fail(Errc::invalid_argument, "interval lies outside the range");
+  bool quarantined = false;
+  for (std::uint64_t at = wanted.begin.value(); at < wanted.end.value();) {
+    const mm::VaTree::Spot spot = space.find(at);
+    const VaUse::Kind kind = spot.use().kind();
+    if (kind != VaUse::Kind::hole && kind != VaUse::Kind::quarantined)
+      return fail(Errc::address_in_use, "the address is taken");
+    quarantined = quarantined || kind == VaUse::Kind::quarantined;
+    at = space.end_of(spot);
+  }
+  if (quarantined) ACCELMM_CHECK(end_quarantine());
+  return {};
+}
+
+/// Whether there was any.
+bool VaAllocator::State::end_quarantine() {
+  if (ring.size() == 0) return false;
+  while (ring.size() > 0) retire_oldest();
+  return true;
+}
+
+bool VaAllocator::State::holds(DeviceAddr begin, VaUse::Kind kind, mm::VaTree::Spot& spot) const {
+  if (!range.contains(begin)) return false;
+  spot = space.find(begin.value());
+  return spot.begin() == begin.value() && spot.use().kind() == kind;
+}
+
+Result<Range<DeviceAddr>> VaAllocator::State::take(VaInterval piece, VaUse use) {
+  if (const auto taken = space.take(space.find(piece.begin), piece, use); !taken)
+    return fail(taken.error());
+  const std::uint64_t behind = std::uint64_t{use.detail()} << page.log2();
+  return Range<DeviceAddr>{DeviceAddr(piece.begin), DeviceAddr(piece.end - behind)};
+}
+
+Result<Range<DeviceAddr>> VaAllocator::State::reserve(VaInterval piece) {
+  const Range<DeviceAddr> whole{DeviceAddr(piece.begin), DeviceAddr(piece.end)};
+  auto pieces = VaAllocator::create(whole, page, {.large = large});
+  if (!pieces) return fail(pieces.error());
+  std::unique_ptr<Reservation> reservation(new (std::nothrow)
+                                               Reservation(piece.begin, std::move(*pieces)));
+  if (reservation == nullptr) return fail(Errc::no_memory, "no room for a reservation");
+  const auto taken = take(piece, VaUse(VaUse::Kind::reserved, 0));
+  if (taken) reservations.insert(*reservation.release());
+  return taken;
+}
+
+VaAllocator::Statistics VaAllocator::State::statistics_of(const mm::VaSpace::Counts& counts) const {
+  const mm::VaSpace::Count& taken = counts[VaUse::Kind::taken];
+  const mm::Room longest = space.longest();
+  return {.free = ByteCount(counts[VaUse::Kind::hole].bytes),
+          .taken = ByteCount(taken.bytes - counts.guard_bytes),
+          .guard = ByteCount(counts.guard_bytes),
+          .reserved = ByteCount(counts[VaUse::Kind::reserved].bytes),
+          .quarantined = ByteCount(counts[VaUse::Kind::quarantined].bytes),
+          .holes = counts[VaUse::Kind::hole].intervals,
+          .intervals = taken.intervals,
+          .reservations = counts[VaUse::Kind::reserved].intervals,
+          .quarantined_ranges = counts[VaUse::Kind::quarantined].intervals,
+          .longest = ByteCount(longest.whole),
+          .longest_large = ByteCount(longest.large)};
+}
+
+// ---- the public operations ----
 
 VaAllocator::VaAllocator(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 VaAllocator::VaAllocator(VaAllocator&& other) noexcept = default;
@@ -163,110 +245,147 @@ VaAllocator& VaAllocator::operator=(VaAllocator&& other) noexcept = default;
 VaAllocator::~VaAllocator() = default;
 
 Result<VaAllocator> VaAllocator::create(Range<DeviceAddr> range, Alignment page) {
+  return create(range, page, Options{});
+}
+
+Result<VaAllocator> VaAllocator::create(Range<DeviceAddr> range, Alignment page,
+                                        const Options& options) {
   if (range.empty()) return fail(Errc::invalid_argument, "range is empty");
   if (!page.divides(range.begin) || !page.divides(range.end))
     return fail(Errc::invalid_argument, "range is not page-aligned");
-  std::unique_ptr<State> state(new (std::nothrow) State(range, page));
-  if (state == nullptr) return fail(Errc::no_memory, "no room for a VA allocator");
-  Node whole(new (std::nothrow) Interval(range.begin.value(), range.end.value()));
-  if (whole == nullptr) return fail(Errc::no_memory, "no room for a node");
-  state->by_size.insert(*whole);
-  state->by_address.insert(*whole.release());
-  state->free_bytes = range.size().value();
+  if (options.hint_ranges.size() >= mm::OpenParts::max_closed)
+    return fail(Errc::invalid_argument, "too many hint ranges");
+  mm::OpenParts parts(std::max(options.large, page).value());
+  std::uint64_t closed_to = 0;
+  const bool with_null = range.begin.value() == 0;
+  for (const Range<DeviceAddr>& hints : options.hint_ranges) {
+    if (hints.empty() || hints.begin.value() < closed_to || !page.divides(hints.begin) ||
+        !page.divides(hints.end))
+      return fail(Errc::invalid_argument, "hint ranges overlap or are not page-aligned");
+    if (with_null && closed_to == 0 && hints.begin.value() > 0) parts.close({0, page.value()});
+    parts.close({hints.begin.value(), hints.end.value()});
+    closed_to = hints.end.value();
+  }
+  if (with_null && closed_to == 0) parts.close({0, page.value()});
+  std::unique_ptr<State> state(new (std::nothrow) State(range, page, parts, options));
+  if (state == nullptr || !state->ring.ok() || !state->space.start())
+    return fail(Errc::no_memory, "no room for a VA allocator");
   return VaAllocator(std::move(state));
 }
 
 Result<Range<DeviceAddr>> VaAllocator::allocate(ByteCount size, Alignment alignment,
                                                 ByteCount phase) {
-  State& state = *state_;
-  if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
-  if (phase.value() >= alignment.value() || !state.page.divides(phase))
-    return fail(Errc::invalid_argument, "phase is not a page below the alignment");
-  if (size.value() > state.free_bytes) return fail(Errc::no_memory, "fewer bytes are free");
-  const auto rounded = round_up(size, state.page);
-  if (!rounded) return fail(Errc::no_memory, "fewer bytes are free");
-  const Request request{.size = rounded->value(),
-                        .alignment = std::max(alignment, state.page).value(),
-                        .phase = phase.value(),
-                        .page = state.page.value()};
-  const auto [hole, begin] = state.find_place(request);
-  if (hole == nullptr) return fail(Errc::no_memory, "no hole fits");
-  return state.take(*hole, begin, begin + request.size);
+  Request request;
+  request.size = size;
+  request.alignment = alignment;
+  request.phase = phase;
+  return allocate(request);
+}
+
+Result<Range<DeviceAddr>> VaAllocator::allocate(const Request& request) {
+  const auto fit = state_->fit(request, VaUse::Kind::taken);
+  if (!fit) return fail(fit.error());
+  return state_->take(fit->piece, fit->use);
 }
 
 Result<Range<DeviceAddr>> VaAllocator::allocate_at(Range<DeviceAddr> wanted) {
-  State& state = *state_;
-  if (wanted.empty()) return fail(Errc::invalid_argument, "interval is empty");
-  if (!state.page.divides(wanted.begin) || !state.page.divides(wanted.end))
-    return fail(Errc::invalid_argument, "interval is not page-aligned");
-  if (!state.range.contains(wanted))
-    return fail(Errc::invalid_argument, "interval lies outside the range");
-  auto position = state.by_address.upper_bound(wanted.begin.value());
-  --position;  // the interval that holds wanted.begin: they tile the range
-  if (position->taken || position->end < wanted.end.value())
-    return fail(Errc::address_in_use, "the address is taken");
-  return state.take(*position, wanted.begin.value(), wanted.end.value());
+  if (const auto vacant = state_->vacate(wanted); !vacant) return fail(vacant.error());
+  return state_->take({wanted.begin.value(), wanted.end.value()}, VaUse(VaUse::Kind::taken, 0));
 }
 
 Result<void> VaAllocator::free(DeviceAddr begin) {
   State& state = *state_;
-  const auto position = state.by_address.find(begin.value());
-  if (position == state.by_address.end() || !position->taken)
+  mm::VaTree::Spot spot;
+  if (!state.holds(begin, VaUse::Kind::taken, spot))
     return fail(Errc::invalid_argument, "no taken interval begins here");
-  Interval& interval = *position;
-  interval.taken = false;
-  state.free_bytes += interval.size();
-  if (const auto next = std::next(position); state.is_hole(next)) {
-    interval.end = next->end;
-    state.swallow(*next);
+  if (state.ring.capacity() == 0) {
+    state.space.give(spot);
+    return {};
   }
-  if (position != state.by_address.begin()) {
-    if (const auto previous = std::prev(position); state.is_hole(previous)) {
-      const std::uint64_t lowest = previous->begin;
-      state.swallow(*previous);
-      interval.begin = lowest;
-    }
+  if (state.ring.size() == state.ring.capacity()) {
+    state.retire_oldest();
+    spot = state.space.find(begin.value());
   }
-  state.by_size.insert(interval);
+  state.space.change(spot, VaUse(VaUse::Kind::quarantined, 0));
+  state.ring.push(begin.value());
+  while (state.space.counts()[VaUse::Kind::quarantined].bytes > state.quarantine_bytes)
+    state.retire_oldest();
   return {};
+}
+
+Result<Range<DeviceAddr>> VaAllocator::reserve(const Request& request) {
+  if (request.guard.value() != 0) return fail(Errc::invalid_argument, "a reservation has no guard");
+  const auto fit = state_->fit(request, VaUse::Kind::reserved);
+  if (!fit) return fail(fit.error());
+  return state_->reserve(fit->piece);
+}
+
+Result<Range<DeviceAddr>> VaAllocator::reserve_at(Range<DeviceAddr> wanted) {
+  if (const auto vacant = state_->vacate(wanted); !vacant) return fail(vacant.error());
+  return state_->reserve({wanted.begin.value(), wanted.end.value()});
+}
+
+VaAllocator* VaAllocator::reservation(DeviceAddr begin) const {
+  const auto found = state_->reservations.find(begin.value());
+  return found == state_->reservations.end() ? nullptr : &found->space;
+}
+
+Result<void> VaAllocator::release(DeviceAddr begin) {
+  State& state = *state_;
+  const auto found = state.reservations.find(begin.value());
+  if (found == state.reservations.end())
+    return fail(Errc::invalid_argument, "no reservation begins here");
+  if (bytes_in_use(found->space.state_->space.counts()) != 0)
+    return fail(Errc::busy, "a piece of the reservation is in use");
+  state.reservations.erase_and_dispose(found, [](Reservation* gone) { delete gone; });
+  mm::VaTree::Spot spot;
+  ACCELMM_CHECK(state.holds(begin, VaUse::Kind::reserved, spot));
+  state.space.give(spot);
+  return {};
+}
+
+void VaAllocator::drain_quarantine() {
+  static_cast<void>(state_->end_quarantine());
 }
 
 Range<DeviceAddr> VaAllocator::range() const {
   return state_->range;
 }
 ByteCount VaAllocator::free_bytes() const {
-  return ByteCount(state_->free_bytes);
+  return ByteCount(state_->space.counts()[VaUse::Kind::hole].bytes);
 }
 std::size_t VaAllocator::holes() const {
-  return state_->by_size.size();
+  return state_->space.counts()[VaUse::Kind::hole].intervals;
+}
+VaAllocator::Statistics VaAllocator::statistics() const {
+  return state_->statistics_of(state_->space.counts());
+}
+VaAllocator::Statistics VaAllocator::recount() const {
+  return state_->statistics_of(state_->space.recount());
+}
+ByteCount VaAllocator::metadata() const {
+  const State& state = *state_;
+  const std::size_t others = state.reservations.size() * sizeof(Reservation) +
+                             state.ring.capacity() * sizeof(std::uint64_t);
+  return ByteCount(sizeof(State) - sizeof(mm::VaSpace) + state.space.bytes() + others);
+}
+std::uint64_t VaAllocator::holes_looked_at() const {
+  return state_->space.looked_at();
 }
 
 void VaAllocator::validate() const {
   const State& state = *state_;
-  std::uint64_t expected_begin = state.range.begin.value();
-  std::uint64_t free_bytes = 0;
-  std::size_t holes = 0;
-  bool previous_is_hole = false;
-  for (const Interval& interval : state.by_address) {
-    ACCELMM_CHECK(interval.begin == expected_begin);
-    ACCELMM_CHECK(interval.begin < interval.end);
-    ACCELMM_CHECK(state.page.divides(interval.end));
-    ACCELMM_CHECK(interval.SizeHook::is_linked() == !interval.taken);
-    ACCELMM_CHECK(interval.taken || !previous_is_hole);
-    expected_begin = interval.end;
-    previous_is_hole = !interval.taken;
-    if (interval.taken) continue;
-    free_bytes += interval.size();
-    ++holes;
-  }
-  ACCELMM_CHECK(expected_begin == state.range.end.value());
-  ACCELMM_CHECK(free_bytes == state.free_bytes);
-  ACCELMM_CHECK(holes == state.by_size.size());
-  std::pair<std::uint64_t, std::uint64_t> smaller{0, 0};
-  for (const Interval& hole : state.by_size) {
-    ACCELMM_CHECK(!hole.taken);
-    ACCELMM_CHECK(smaller < KeySize{}(hole));
-    smaller = KeySize{}(hole);
+  state.space.validate();
+  const mm::VaSpace::Counts& counts = state.space.counts();
+  ACCELMM_CHECK(counts[VaUse::Kind::hole].bytes + bytes_in_use(counts) ==
+                state.range.size().value());
+  ACCELMM_CHECK(counts[VaUse::Kind::quarantined].intervals == state.ring.size());
+  ACCELMM_CHECK(counts[VaUse::Kind::reserved].intervals == state.reservations.size());
+  for (const Reservation& reservation : state.reservations) {
+    mm::VaTree::Spot spot;
+    ACCELMM_CHECK(state.holds(DeviceAddr(reservation.begin), VaUse::Kind::reserved, spot));
+    ACCELMM_CHECK(reservation.space.range().end.value() == state.space.end_of(spot));
+    reservation.space.validate();
   }
 }
 
