@@ -68,6 +68,10 @@ class Ring {
   std::unique_ptr<std::uint64_t[]> begins_;
 };
 
+bool is(const mm::VaTree::Spot& spot, DeviceAddr begin, VaUse::Kind kind) {
+  return spot.begin() == begin.value() && spot.use().kind() == kind;
+}
+
 std::uint64_t bytes_in_use(const mm::VaSpace::Counts& counts) {
   std::uint64_t bytes = 0;
   for (std::size_t kind = 1; kind < counts.of_kind.size(); ++kind)
@@ -104,8 +108,11 @@ struct VaAllocator::State {
   /// Whether all of it is free, or in quarantine and then ends that.
   [[nodiscard]] Result<void> vacate(Range<DeviceAddr> wanted);
   [[nodiscard]] bool end_quarantine();
-  void retire_oldest() { space.give(space.find(ring.pop())); }
-  [[nodiscard]] bool holds(DeviceAddr begin, VaUse::Kind kind, mm::VaTree::Spot& spot) const;
+  void quarantine(const mm::VaTree::Spot& spot);
+  void retire_oldest() {
+    mm::VaTree::Spot spot = space.find(ring.pop());
+    space.give(spot);
+  }
   [[nodiscard]] Result<Range<DeviceAddr>> take(VaInterval piece, VaUse use);
   [[nodiscard]] Result<Range<DeviceAddr>> reserve(VaInterval piece);
   [[nodiscard]] Statistics statistics_of(const mm::VaSpace::Counts& counts) const;
@@ -189,6 +196,15 @@ Result<void> VaAllocator::State::vacate(Range<DeviceAddr> wanted) {
   return {};
 }
 
+/// Pre: the ring has a capacity; the interval is taken.
+void VaAllocator::State::quarantine(const mm::VaTree::Spot& spot) {
+  const std::uint64_t begin = spot.begin();
+  space.change(spot, VaUse(VaUse::Kind::quarantined, 0));
+  if (ring.size() == ring.capacity()) retire_oldest();
+  ring.push(begin);
+  while (space.counts()[VaUse::Kind::quarantined].bytes > quarantine_bytes) retire_oldest();
+}
+
 /// Whether there was any.
 bool VaAllocator::State::end_quarantine() {
   if (ring.size() == 0) return false;
@@ -196,15 +212,9 @@ bool VaAllocator::State::end_quarantine() {
   return true;
 }
 
-bool VaAllocator::State::holds(DeviceAddr begin, VaUse::Kind kind, mm::VaTree::Spot& spot) const {
-  if (!range.contains(begin)) return false;
-  spot = space.find(begin.value());
-  return spot.begin() == begin.value() && spot.use().kind() == kind;
-}
-
 Result<Range<DeviceAddr>> VaAllocator::State::take(VaInterval piece, VaUse use) {
-  if (const auto taken = space.take(space.find(piece.begin), piece, use); !taken)
-    return fail(taken.error());
+  mm::VaTree::Spot spot = space.find(piece.begin);
+  if (const auto taken = space.take(spot, piece, use); !taken) return fail(taken.error());
   const std::uint64_t behind = std::uint64_t{use.detail()} << page.log2();
   return Range<DeviceAddr>{DeviceAddr(piece.begin), DeviceAddr(piece.end - behind)};
 }
@@ -295,21 +305,15 @@ Result<Range<DeviceAddr>> VaAllocator::allocate_at(Range<DeviceAddr> wanted) {
 
 Result<void> VaAllocator::free(DeviceAddr begin) {
   State& state = *state_;
-  mm::VaTree::Spot spot;
-  if (!state.holds(begin, VaUse::Kind::taken, spot))
+  if (!state.range.contains(begin))
     return fail(Errc::invalid_argument, "no taken interval begins here");
-  if (state.ring.capacity() == 0) {
+  mm::VaTree::Spot spot = state.space.find(begin.value());
+  if (!is(spot, begin, VaUse::Kind::taken))
+    return fail(Errc::invalid_argument, "no taken interval begins here");
+  if (state.ring.capacity() == 0)
     state.space.give(spot);
-    return {};
-  }
-  if (state.ring.size() == state.ring.capacity()) {
-    state.retire_oldest();
-    spot = state.space.find(begin.value());
-  }
-  state.space.change(spot, VaUse(VaUse::Kind::quarantined, 0));
-  state.ring.push(begin.value());
-  while (state.space.counts()[VaUse::Kind::quarantined].bytes > state.quarantine_bytes)
-    state.retire_oldest();
+  else
+    state.quarantine(spot);
   return {};
 }
 
@@ -338,8 +342,8 @@ Result<void> VaAllocator::release(DeviceAddr begin) {
   if (bytes_in_use(found->space.state_->space.counts()) != 0)
     return fail(Errc::busy, "a piece of the reservation is in use");
   state.reservations.erase_and_dispose(found, [](Reservation* gone) { delete gone; });
-  mm::VaTree::Spot spot;
-  ACCELMM_CHECK(state.holds(begin, VaUse::Kind::reserved, spot));
+  mm::VaTree::Spot spot = state.space.find(begin.value());
+  ACCELMM_CHECK(is(spot, begin, VaUse::Kind::reserved));
   state.space.give(spot);
   return {};
 }
@@ -382,8 +386,8 @@ void VaAllocator::validate() const {
   ACCELMM_CHECK(counts[VaUse::Kind::quarantined].intervals == state.ring.size());
   ACCELMM_CHECK(counts[VaUse::Kind::reserved].intervals == state.reservations.size());
   for (const Reservation& reservation : state.reservations) {
-    mm::VaTree::Spot spot;
-    ACCELMM_CHECK(state.holds(DeviceAddr(reservation.begin), VaUse::Kind::reserved, spot));
+    const mm::VaTree::Spot spot = state.space.find(reservation.begin);
+    ACCELMM_CHECK(is(spot, DeviceAddr(reservation.begin), VaUse::Kind::reserved));
     ACCELMM_CHECK(reservation.space.range().end.value() == state.space.end_of(spot));
     reservation.space.validate();
   }

@@ -75,12 +75,13 @@ std::optional<std::uint64_t> VaSpace::probe(const Wish& wish, unsigned link) {
 std::optional<std::uint64_t> VaSpace::find_best(const Wish& wish) {
   const bool exact = is_exact(wish);
   const unsigned link = exact && wish.alignment != page_ ? 1 : 0;
+  VaId id = (link == 0 ? whole_ : large_).sure(wish.length >> page_log2_);
+  if (id != 0) __builtin_prefetch(&holes_[id]);  // one miss with the first probe
   if (const auto at = probe(wish, link)) return at;
   if (exact) {
-    const VaId id = (link == 0 ? whole_ : large_).sure(wish.length >> page_log2_);
     return id != 0 ? place(wish, id) : find_nearest(wish, 1);
   }
-  VaId id = 0;
+  id = 0;
   // With the phase below it, the length from the first aligned address always does.
   if (wish.alignment == parts_.large() && wish.phase < any_number - wish.length)
     id = large_.sure((wish.length + wish.phase) >> page_log2_);
@@ -183,7 +184,7 @@ bool VaSpace::prepare(const VaTree::Leaf& leaf) {
   return true;
 }
 
-Result<void> VaSpace::take(VaTree::Spot spot, VaInterval piece, VaUse use) {
+Result<void> VaSpace::take(VaTree::Spot& spot, VaInterval piece, VaUse use) {
   const VaInterval hole{spot.begin(), tree_.end_of(spot)};
   ACCELMM_CHECK(spot.use().is_hole() && !use.is_hole());
   ACCELMM_CHECK(hole.begin <= piece.begin && piece.begin < piece.end && piece.end <= hole.end);
@@ -194,7 +195,7 @@ Result<void> VaSpace::take(VaTree::Spot spot, VaInterval piece, VaUse use) {
   return {};
 }
 
-void VaSpace::split_hole(VaTree::Spot spot, VaInterval hole, VaInterval piece, VaUse use) {
+void VaSpace::split_hole(VaTree::Spot& spot, VaInterval hole, VaInterval piece, VaUse use) {
   const VaId id = spot.use().detail();
   const Room room = parts_.room_of(hole.begin, hole.end);
   const bool may_split_leaf = spot.leaf->count + 2 > VaTree::fanout;
@@ -236,7 +237,7 @@ void VaSpace::split_hole(VaTree::Spot spot, VaInterval hole, VaInterval piece, V
   tree_.refresh_room(tree_.find(hole.end - 1));
 }
 
-void VaSpace::give(VaTree::Spot spot) {
+void VaSpace::give(VaTree::Spot& spot) {
   ACCELMM_DCHECK(!spot.use().is_hole());
   const VaUse use_before = tree_.use_before(spot);
   const VaUse use_behind = tree_.use_behind(spot);
@@ -281,7 +282,7 @@ void VaSpace::give(VaTree::Spot spot) {
 }
 
 /// The rest of give(), where a neighbour lies in another leaf.
-void VaSpace::join_far(VaTree::Spot spot, VaId before, VaId behind, VaId id) {
+void VaSpace::join_far(VaTree::Spot& spot, VaId before, VaId behind, VaId id) {
   const std::uint64_t begin = spot.begin();
   const Hole merged = holes_[id];
   const VaUse use(VaUse::Kind::hole, id);

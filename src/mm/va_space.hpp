@@ -52,10 +52,11 @@ class VaSpace {
   [[nodiscard]] std::uint64_t end_of(const VaTree::Spot& spot) const { return tree_.end_of(spot); }
 
   /// Takes a piece out of a hole. Pre: it lies in the hole at the spot; the use is none of a hole.
+  /// The spot is stale afterwards.
   /// Errors  no_memory (state unchanged).
-  [[nodiscard]] Result<void> take(VaTree::Spot spot, VaInterval piece, VaUse use);
-  /// Makes an interval a hole. Never allocates. Pre: it is none.
-  void give(VaTree::Spot spot);
+  [[nodiscard]] Result<void> take(VaTree::Spot& spot, VaInterval piece, VaUse use);
+  /// Makes an interval a hole. Never allocates. Pre: it is none. The spot is stale afterwards.
+  void give(VaTree::Spot& spot);
   /// Pre: neither the interval nor the new use is a hole.
   void change(const VaTree::Spot& spot, VaUse use);
 
@@ -85,8 +86,8 @@ class VaSpace {
   void count_out(VaUse use, std::uint64_t bytes);
   void add(Counts& counts, VaUse use, std::uint64_t bytes) const;
   [[nodiscard]] bool prepare(const VaTree::Leaf& leaf);
-  void split_hole(VaTree::Spot spot, VaInterval hole, VaInterval piece, VaUse use);
-  void join_far(VaTree::Spot spot, VaId before, VaId behind, VaId merged);
+  void split_hole(VaTree::Spot& spot, VaInterval hole, VaInterval piece, VaUse use);
+  void join_far(VaTree::Spot& spot, VaId before, VaId behind, VaId merged);
 
   VaInterval range_;
   std::uint64_t page_;

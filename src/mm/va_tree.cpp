@@ -15,18 +15,6 @@ constexpr unsigned half = VaTree::fanout / 2;
 constexpr unsigned merged_at_most = VaTree::fanout * 3 / 4;
 constexpr std::uint64_t unused_key = ~std::uint64_t{0};
 
-/// The last of 32 ascending keys that is <= address. Pre: the first is.
-unsigned last_at_or_below(const std::uint64_t* keys, std::uint64_t address) {
-  static_assert(VaTree::fanout == 32);
-  const unsigned eighth = static_cast<unsigned>(keys[8] <= address) +
-                          static_cast<unsigned>(keys[16] <= address) +
-                          static_cast<unsigned>(keys[24] <= address);
-  const std::uint64_t* line = keys + std::size_t{eighth} * 8;
-  unsigned below = 0;
-  for (unsigned i = 1; i < 8; ++i) below += static_cast<unsigned>(line[i] <= address);
-  return eighth * 8 + below;
-}
-
 template <class T>
 void insert_at(T* array, unsigned count, unsigned at, T value) {
   std::copy_backward(array + at, array + count, array + count + 1);
@@ -94,22 +82,6 @@ void VaTree::adopt(Growth growth) {
   if (growth.want_branches) branches_.adopt(std::move(growth.branches));
 }
 
-VaTree::Spot VaTree::find(std::uint64_t address) const {
-  ACCELMM_DCHECK(range_.begin <= address && address < range_.end);
-  Spot spot;
-  VaId node = root_;
-  for (unsigned level = 0; level < height_; ++level) {
-    Branch& branch = branches_[node];
-    const unsigned at = last_at_or_below(branch.begin, address);
-    spot.path[level] = {&branch, at};
-    node = branch.child[at];
-  }
-  spot.id = node;
-  spot.leaf = &leaves_[node];
-  spot.at = last_at_or_below(spot.leaf->begin, address);
-  return spot;
-}
-
 std::uint64_t VaTree::end_of(const Leaf& leaf, unsigned at) const {
   if (at + 1 < leaf.count) return leaf.begin[at + 1];
   return leaf.next == 0 ? range_.end : leaves_[leaf.next].begin[0];
@@ -128,10 +100,11 @@ VaUse VaTree::use_behind(const Spot& spot) const {
   return leaves_[spot.leaf->next].use[0];
 }
 
-void VaTree::split(Spot spot, std::uint64_t begin, VaUse use) {
+void VaTree::split(const Spot& spot, std::uint64_t begin, VaUse use) {
   if (spot.leaf->count == fanout) {
     split_leaf(spot);
-    spot = find(begin);
+    split(find(begin), begin, use);
+    return;
   }
   Leaf& leaf = *spot.leaf;
   ACCELMM_DCHECK(leaf.begin[spot.at] < begin && begin < end_of(spot));
@@ -218,7 +191,7 @@ void VaTree::unlink(Leaf& leaf) {
   if (leaf.next != 0) leaves_[leaf.next].previous = leaf.previous;
 }
 
-void VaTree::join(Spot spot, unsigned count) {
+void VaTree::join(const Spot& spot, unsigned count) {
   Leaf& leaf = *spot.leaf;
   ACCELMM_DCHECK(spot.at + count <= leaf.count);
   erase_at(leaf.begin, leaf.count, spot.at, count);
@@ -235,7 +208,7 @@ void VaTree::join(Spot spot, unsigned count) {
 }
 
 /// Merges the leaf with the neighbour behind it, else before it, where both fit.
-void VaTree::merge_leaf(Spot& spot) {
+void VaTree::merge_leaf(const Spot& spot) {
   Branch& parent = *spot.path[height_ - 1].branch;
   const unsigned at = spot.path[height_ - 1].at;
   for (unsigned left = at + 1; left-- > 0 && left + 1 >= at;) {
@@ -253,7 +226,7 @@ void VaTree::merge_leaf(Spot& spot) {
   }
 }
 
-void VaTree::merge_branch(Spot& spot, unsigned level) {
+void VaTree::merge_branch(const Spot& spot, unsigned level) {
   Branch& parent = *spot.path[level - 1].branch;
   const unsigned at = spot.path[level - 1].at;
   for (unsigned left = at + 1; left-- > 0 && left + 1 >= at;) {
@@ -271,7 +244,7 @@ void VaTree::merge_branch(Spot& spot, unsigned level) {
 }
 
 /// Pre: the child holds nothing any more, or all it held is in its neighbour under this parent.
-void VaTree::remove_child(Spot& spot, unsigned level, unsigned at) {
+void VaTree::remove_child(const Spot& spot, unsigned level, unsigned at) {
   Branch& branch = *spot.path[level].branch;
   erase_at(branch.begin, branch.count, at);
   erase_at(branch.child, branch.count, at);

@@ -101,7 +101,23 @@ class VaTree {
   void adopt(Growth growth);
 
   /// The interval that holds the address. Pre: it lies in the range.
-  [[nodiscard]] Spot find(std::uint64_t address) const;
+  [[nodiscard]] Spot find(std::uint64_t address) const {
+    ACCELMM_DCHECK(range_.begin <= address && address < range_.end);
+    Spot spot;
+    VaId node = root_;
+    for (unsigned level = 0; level < height_; ++level) {
+      Branch& branch = branches_[node];
+      prefetch(&branch, sizeof branch.begin + sizeof branch.child);
+      const unsigned at = last_at_or_below(branch.begin, address);
+      spot.path[level] = {&branch, at};
+      node = branch.child[at];
+    }
+    spot.id = node;
+    spot.leaf = &leaves_[node];
+    prefetch(spot.leaf, sizeof *spot.leaf);
+    spot.at = last_at_or_below(spot.leaf->begin, address);
+    return spot;
+  }
   [[nodiscard]] std::uint64_t end_of(const Leaf& leaf, unsigned at) const;
   [[nodiscard]] std::uint64_t end_of(const Spot& spot) const { return end_of(*spot.leaf, spot.at); }
 
@@ -111,10 +127,10 @@ class VaTree {
 
   void set(const Spot& spot, VaUse use) { spot.leaf->use[spot.at] = use; }
   /// Begins an interval at `begin`, inside that of the spot. Pre: grow_for_split() was adopted.
-  void split(Spot spot, std::uint64_t begin, VaUse use);
+  void split(const Spot& spot, std::uint64_t begin, VaUse use);
   /// Removes the interval of the spot and the `count` - 1 behind it in the same leaf: the one
   /// before the spot now ends where the last of them did. Pre: the spot is not the first interval.
-  void join(Spot spot, unsigned count);
+  void join(const Spot& spot, unsigned count);
 
   // One of these follows each change of what is a hole, and precedes join().
   /// A hole in the leaf of the spot grew to this room.
@@ -150,6 +166,24 @@ class VaTree {
   void validate() const;
 
  private:
+  /// Asks for all lines of a node at once: one miss long instead of one for each line.
+  static void prefetch(const void* node, std::size_t bytes) {
+    for (std::size_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(static_cast<const std::byte*>(node) + at);
+  }
+
+  /// The last of 32 ascending keys that is <= address. Pre: the first is.
+  [[nodiscard]] static unsigned last_at_or_below(const std::uint64_t* keys, std::uint64_t address) {
+    static_assert(fanout == 32);
+    const unsigned eighth = static_cast<unsigned>(keys[8] <= address) +
+                            static_cast<unsigned>(keys[16] <= address) +
+                            static_cast<unsigned>(keys[24] <= address);
+    const std::uint64_t* line = keys + std::size_t{eighth} * 8;
+    unsigned below = 0;
+    for (unsigned i = 1; i < 8; ++i) below += static_cast<unsigned>(line[i] <= address);
+    return eighth * 8 + below;
+  }
+
   struct Found {  // what validate() has seen so far
     VaId leaf = 0;
     std::uint64_t end = 0;
@@ -194,9 +228,9 @@ class VaTree {
   [[nodiscard]] VaId split_branch(Branch& branch);
   void fix_separators(const Spot& spot, unsigned level, std::uint64_t key);
   void unlink(Leaf& leaf);
-  void remove_child(Spot& spot, unsigned level, unsigned at);
-  void merge_leaf(Spot& spot);
-  void merge_branch(Spot& spot, unsigned level);
+  void remove_child(const Spot& spot, unsigned level, unsigned at);
+  void merge_leaf(const Spot& spot);
+  void merge_branch(const Spot& spot, unsigned level);
   Room validate_below(VaId node, unsigned height, std::uint64_t key, Found& found) const;
 
   const OpenParts* parts_;

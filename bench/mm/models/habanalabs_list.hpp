@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iterator>
 #include <list>
+#include <vector>
 
 namespace accelmm::bench {
 
@@ -26,6 +27,17 @@ class HabanalabsListModel {
   HabanalabsListModel(std::uint64_t begin, std::uint64_t end, std::uint64_t page)
       : begin_(begin), end_(end), page_(page) {
     blocks_.push_back({begin, end - 1, end - begin});
+  }
+
+  /// Makes these pieces allocated, in place of all that was. Pre: they ascend, and are disjoint.
+  void adopt(const std::vector<Piece>& pieces) {
+    blocks_.clear();
+    std::uint64_t at = begin_;
+    for (const Piece& piece : pieces) {
+      if (at < piece.begin) blocks_.push_back({at, piece.begin - 1, piece.begin - at});
+      at = piece.begin + piece.size;
+    }
+    if (at < end_) blocks_.push_back({at, end_ - 1, end_ - at});
   }
 
   [[nodiscard]] bool take(std::uint64_t size, Piece& piece) { return take(size, page_, piece); }
