@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/per_cpu.hpp"
+
+#include <atomic>
+#include <cstdint>
+
+/// Words of which a slot's sections own the lower half.
+///
+/// The upper half is changed by any thread, with atomic read-modify-writes of the whole word; so
+/// whoever does one sees both halves at one instant. The lower half is changed by a section's plain
+/// store, which leaves the upper half alone.
+namespace accelmm::per_cpu {
+
+struct Halves {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+
+  [[nodiscard]] constexpr std::uint64_t word() const { return std::uint64_t{high} << 32 | low; }
+  [[nodiscard]] static constexpr Halves of(std::uint64_t word) {
+    return {.low = static_cast<std::uint32_t>(word),
+            .high = static_cast<std::uint32_t>(word >> 32)};
+  }
+};
+
+namespace detail {
+#if ACCELMM_RSEQ
+// For operands of assembler only.
+[[nodiscard]] inline const std::uint32_t& upper_half(const Word& word) noexcept {
+  return *(reinterpret_cast<const std::uint32_t*>(&word) + 1);
+}
+[[nodiscard]] inline const std::uint32_t& lower_half(const Word& word) noexcept {
+  return *reinterpret_cast<const std::uint32_t*>(&word);
+}
+[[nodiscard]] inline std::uint32_t& lower_half(Word& word) noexcept {
+  return *reinterpret_cast<std::uint32_t*>(&word);
+}
+#endif
+}  // namespace detail
+
+/// Reads the halves one after the other, so that the lower one may be newer or older. A load of the
+/// whole word would have to wait for the last store of its lower half to leave the store buffer.
+[[nodiscard]] inline Halves load_halves(const Word& word) noexcept {
+#if ACCELMM_RSEQ
+  Halves halves;
+  asm volatile(
+      "movl %[lower], %[low]\n\t"
+      "movl %[upper], %[high]"
+      : [low] "=&r"(halves.low), [high] "=r"(halves.high)
+      : [lower] "m"(detail::lower_half(word)), [upper] "m"(detail::upper_half(word))
+      : "memory");
+  return halves;
+#else
+  return Halves::of(word.load(std::memory_order_acquire));
+#endif
+}
+
+namespace detail {
+
+[[nodiscard]] inline bool locked_store_low_if(SlotLock& lock, const Word& check,
+                                              std::uint64_t check_expected, Word& target,
+                                              Halves expected, std::uint32_t desired) noexcept {
+  lock.lock();
+  const bool same = check.load(std::memory_order_relaxed) == check_expected &&
+                    target.load(std::memory_order_acquire) == expected.word();
+  // The upper half may change meanwhile; what was expected of the lower one stays.
+  if (same) target.fetch_xor(expected.low ^ desired, std::memory_order_acq_rel);
+  lock.unlock();
+  return same;
+}
+
+}  // namespace detail
+
+/// Stores `desired` in the lower half of `target` if the thread is still in `slot`, `check` is
+/// `check_expected` and both halves of `target` are `expected`. Returns whether it did. The upper
+/// half may have changed when the store happens.
+/// Pre  only sections of `slot`, or code after interrupt(slot), write `check`; only sections that
+///      check this write the lower half.
+[[nodiscard]] inline bool store_low_if(unsigned slot, SlotLock& lock, const Word& check,
+                                       std::uint64_t check_expected, Word& target, Halves expected,
+                                       std::uint32_t desired) noexcept {
+#if ACCELMM_RSEQ
+  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
+  if (offset != 0) [[likely]] {
+    detail::Area& area = detail::area(offset);
+    // As in store_if().
+    asm goto volatile(
+        ".pushsection __rseq_cs, \"aw?\"\n\t"
+        ".balign 32\n\t"
+        "1: .long 0, 0\n\t"
+        ".quad 3f, 4f - 3f, 5f\n\t"
+        ".popsection\n\t"
+        "leaq 1b(%%rip), %%rax\n\t"
+        "movq %%rax, %[rseq_cs]\n\t"
+        "3: cmpl %[slot], %[cpu_id]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[check_expected], %[check]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpl %[low], %[lower]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpl %[high], %[upper]\n\t"
+        "jne %l[lost]\n\t"
+        "movl %[desired], %[lower]\n\t"
+        "4: movq $0, %[rseq_cs]\n\t"
+        ".pushsection __rseq_failure, \"ax?\"\n\t"
+        ".byte 0x0f, 0xb9, 0x3d\n\t"
+        ".long 0x53053053\n\t"
+        "5: jmp %l[lost]\n\t"
+        ".popsection"
+        :
+        : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+          [check] "m"(check), [check_expected] "r"(check_expected),
+          [lower] "m"(detail::lower_half(target)), [upper] "m"(detail::upper_half(target)),
+          [low] "r"(expected.low), [high] "r"(expected.high), [desired] "r"(desired)
+        : "memory", "cc", "rax"
+        : lost);
+    return true;
+  lost:
+    std::atomic_ref(area.rseq_cs).store(0, std::memory_order_relaxed);
+    return false;
+  }
+#endif
+  static_cast<void>(slot);
+  return detail::locked_store_low_if(lock, check, check_expected, target, expected, desired);
+}
+
+}  // namespace accelmm::per_cpu

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mm/slab_state.hpp"
+
+#include <accelmm/check.hpp>
+#include <accelmm/slab.hpp>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include <sys/auxv.h>
+
+namespace accelmm {
+
+using mm::SlabCache;
+using mm::SlabCentral;
+using mm::SlabRecord;
+using mm::SlabsReleased;
+using mm::SlabWordRef;
+
+namespace {
+
+constexpr const char* wrong_size = "size of an object is 1 byte to 16 KiB";
+
+// What an offset in 64-bit entries, offset + 1 and slab arithmetic can do without a thought.
+constexpr std::uint64_t largest_region = std::uint64_t{1} << 52;
+
+// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
+// 2014).
+std::uint64_t mix(std::uint64_t x) noexcept {
+  x = (x ^ (x >> 30)) * 0xbf58'476d'1ce4'e5b9;
+  x = (x ^ (x >> 27)) * 0x94d0'49bb'1331'11eb;
+  return x ^ (x >> 31);
+}
+
+// Bits that the kernel made for this process, and where this object lies.
+std::uint64_t secret_for(const void* object) noexcept {
+  std::array<std::uint64_t, 2> bits = {};
+  if (const auto address = getauxval(AT_RANDOM); address != 0)
+    std::copy_n(reinterpret_cast<const char*>(address), sizeof bits,
+                reinterpret_cast<char*>(bits.data()));
+  return mix(bits[0] ^ mix(bits[1] ^ reinterpret_cast<std::uintptr_t>(object)));
+}
+
+}  // namespace
+
+Slab::State::State(const Options& given)
+    : options(given),
+      slot_count(per_cpu::slots()),
+      slot_memory(slot_count * sizeof(SlabSlot)),
+      table((given.region.value() + (std::uint64_t{1} << mm::slab_unit_log2) - 1) >>
+            mm::slab_unit_log2) {
+  if (!table.exists()) throw std::bad_alloc();
+  slots = reinterpret_cast<SlabSlot*>(slot_memory.data());
+  for (unsigned slot = 0; slot < slot_count; ++slot) new (slots + slot) SlabSlot;
+  for (unsigned number = 0; number < mm::slab_class_count; ++number)
+    centrals[number].start(number, options.spare_slabs);
+  // Every multiple of a cache line to 512 is a class, and every class above is one.
+  const std::uint64_t step = options.spacing == Spacing::cache_lines ? mm::cache_line : 1;
+  for (std::uint64_t i = 0; i < class_table.size(); ++i)
+    class_table[i] = static_cast<std::uint8_t>(
+        mm::slab_class_of((i * mm::slab_smallest + step - 1) / step * step));
+  const std::uint64_t secret = secret_for(this);
+  if (options.order == Order::random) order_key = secret | 1;
+  quarantine.start(options.quarantine.random, options.quarantine.queue, mix(secret));
+}
+
+Slab::State::~State() {
+  for (unsigned number = 0; number < mm::slab_class_count; ++number)
+    centrals[number].for_each_slab([&](std::uint64_t base) {
+      options.source->give_back({.offset = RegionOffset(base),
+                                 .length = ByteCount(mm::slab_shapes[number].slab_bytes())});
+    });
+}
+
+Slab::Slab(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Slab::Slab(Slab&& other) noexcept = default;
+Slab& Slab::operator=(Slab&& other) noexcept = default;
+Slab::~Slab() = default;
+
+Result<Slab> Slab::create(const Options& options) {
+  if (options.source == nullptr) return fail(Errc::invalid_argument, "slab without a source");
+  if (options.region.value() == 0 || options.region.value() > largest_region)
+    return fail(Errc::invalid_argument, "region of a slab is 1 to 2^52 bytes");
+  try {
+    return Slab(std::make_unique<State>(options));
+  } catch (const std::bad_alloc&) {
+    return fail(Errc::no_memory, "no room for a slab's metadata");
+  }
+}
+
+// Which objects to take where that must not be foretold.
+std::uint32_t Slab::State::choose_secretly(std::uint32_t free, std::uint32_t count) const {
+  const auto turn = static_cast<int>(mix(order_key ^ free) % mm::objects_per_word);
+  return std::rotl(mm::lowest_bits(std::rotr(free, turn), count), turn);
+}
+
+// A word that the slot has, the current one first.
+SlabWordRef Slab::State::hold_local_word(unsigned number) const {
+  while (true) {
+    const unsigned number_of_slot = per_cpu::current();
+    SlabSlot* slot = slot_at(number_of_slot);
+    if (slot == nullptr) return {};
+    SlabCache& cache = slot->caches[number];
+    if (const SlabWordRef word = cache.detach(number_of_slot, slot->lock); word.names_a_word())
+      return word;
+    SlabWordRef word;
+    switch (cache.pop(number_of_slot, slot->lock, word)) {
+      case SlabCache::Pop::done:
+        return word;
+      case SlabCache::Pop::empty:
+        return {};
+      case SlabCache::Pop::lost:
+        break;
+    }
+  }
+}
+
+// A word with a free object, from wherever there is one.
+Result<SlabWordRef> Slab::State::hold_word(unsigned number) {
+  if (const SlabWordRef word = hold_local_word(number); word.names_a_word()) return word;
+  std::array<SlabWordRef, mm::magazine_cells / 2> words;
+  const std::span batch = std::span(words).first(mm::slab_shapes[number].batch_words);
+  bool drained = false;
+  unsigned count = 0;
+  while ((count = centrals[number].take(batch)) == 0) {
+    const Result<void> grown = grow(number);
+    if (grown) continue;
+    if (drained) return fail(grown.error());
+    // What other processors have at hand may serve, or empty slabs of other classes.
+    drain();
+    static_cast<void>(release_empty(0));
+    drained = true;
+  }
+  for (const SlabWordRef word : batch.first(count).subspan(1)) shelve(number, word);
+  return words[0];
+}
+
+// Takes up to `count` objects, at least one, of a word that the thread gets hold of.
+Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) {
+  const auto word = hold_word(number);
+  if (!word) return fail(word.error());
+  const mm::Taken taken =
+      mm::take_from_held(word->marks(), [&](std::uint32_t free) { return choose(free, count); });
+  if (taken.left != 0) keep(number, *word, taken.left);
+  return SlabPiece{.word = *word, .objects = taken.objects};
+}
+
+// Lets go of a word that the thread holds, of which `left` objects are free.
+void Slab::State::keep(unsigned number, SlabWordRef word, std::uint32_t left) {
+  const unsigned number_of_slot = per_cpu::current();
+  SlabSlot* slot = slot_at(number_of_slot);
+  const bool several = (left & (left - 1)) != 0;
+  if (slot != nullptr && several && slot->caches[number].install(number_of_slot, slot->lock, word))
+    return;
+  shelve(number, word);
+}
+
+// Puts a word that the thread holds into the slot's magazine; or, if that is full, into the central
+// store with the upper half of the magazine.
+void Slab::State::shelve(unsigned number, SlabWordRef word) {
+  const mm::SlabClassShape& shape = mm::slab_shapes[number];
+  std::array<SlabWordRef, mm::magazine_cells> leaving;
+  std::size_t count = 0;
+  while (true) {
+    const unsigned number_of_slot = per_cpu::current();
+    SlabSlot* slot = slot_at(number_of_slot);
+    if (slot == nullptr) break;
+    SlabCache& cache = slot->caches[number];
+    const auto pushed = cache.push(number_of_slot, slot->lock, word, shape.cached_words);
+    if (pushed == SlabCache::Push::done) return;
+    if (pushed == SlabCache::Push::lost) continue;
+    while (count < shape.cached_words / 2U &&
+           cache.pop(number_of_slot, slot->lock, leaving[count]) == SlabCache::Pop::done)
+      ++count;
+    break;
+  }
+  leaving[count++] = word;
+  SlabsReleased released;
+  centrals[number].put(std::span(leaving).first(count), table, released);
+  give_back(number, released);
+}
+
+// Gets a slab from the source. No lock is held meanwhile: two threads may get one each.
+Result<void> Slab::State::grow(unsigned number) {
+  const ByteCount bytes(mm::slab_shapes[number].slab_bytes());
+  const Alignment alignment(bytes.value());
+  auto extent = options.source->grow(bytes, alignment);
+  if (!extent) return fail(extent.error());
+  if (extent->length != bytes || !alignment.divides(extent->offset) || bytes > options.region ||
+      extent->offset.value() > options.region.value() - bytes.value()) {
+    options.source->give_back(*extent);
+    return fail(Errc::fault, "source gave another extent than it was asked for");
+  }
+  auto record = centrals[number].take_record();
+  if (!record) {
+    options.source->give_back(*extent);
+    return fail(record.error());
+  }
+  centrals[number].add(**record, extent->offset.value(), table);
+  return {};
+}
+
+void Slab::State::give_back(unsigned number, const SlabsReleased& released) {
+  for (const std::uint64_t base : std::span(released.bases).first(released.count))
+    options.source->give_back(
+        {.offset = RegionOffset(base), .length = ByteCount(mm::slab_shapes[number].slab_bytes())});
+}
+
+Result<Extent> Slab::allocate(ByteCount size) {
+  State& state = *state_;
+  if (size.value() - 1 >= mm::slab_largest) [[unlikely]]  // 0, too
+    return fail(Errc::invalid_argument, wrong_size);
+  const unsigned number = state.class_for(size);
+  SlabPiece piece = state.take_from_current(number, 1);
+  if (piece.objects == 0) [[unlikely]] {
+    const auto taken = state.take_piece(number, 1);
+    if (!taken) return fail(taken.error());
+    piece = *taken;
+  }
+  const std::uint64_t bytes = mm::slab_shapes[number].size;
+  return Extent{.offset = RegionOffset(piece.offset(bytes)), .length = ByteCount(bytes)};
+}
+
+namespace {
+
+// Writes the offsets of a piece's objects. Returns how many.
+std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionOffset> offsets) {
+  const std::uint64_t first = piece.offset(size);
+  const std::uint32_t run = piece.objects >> std::countr_zero(piece.objects);
+  const auto count = static_cast<std::size_t>(std::popcount(run));
+  if ((run & (run + 1)) == 0) {
+    for (std::size_t i = 0; i < count; ++i) offsets[i] = RegionOffset(first + i * size);
+    return count;
+  }
+  std::uint32_t rest = run;
+  for (std::size_t i = 0; i < count; ++i, rest &= rest - 1)
+    offsets[i] = RegionOffset(first + static_cast<unsigned>(std::countr_zero(rest)) * size);
+  return count;
+}
+
+}  // namespace
+
+Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets) {
+  if (size.value() - 1 >= mm::slab_largest) return fail(Errc::invalid_argument, wrong_size);
+  const unsigned number = state_->class_for(size);
+  const std::uint64_t bytes = mm::slab_shapes[number].size;
+  std::size_t done = 0;
+  while (done < offsets.size()) {
+    const auto wanted = static_cast<std::uint32_t>(
+        std::min<std::size_t>(offsets.size() - done, mm::objects_per_word));
+    SlabPiece piece = state_->take_from_current(number, wanted);
+    if (piece.objects == 0) {
+      const auto taken = state_->take_piece(number, wanted);
+      if (!taken) {
+        for (const RegionOffset offset : offsets.first(done))
+          ACCELMM_CHECK(state_->free_one(offset.value()));
+        return fail(taken.error());
+      }
+      piece = *taken;
+    }
+    done += write_offsets(piece, bytes, offsets.subspan(done));
+  }
+  return {};
+}
+
+}  // namespace accelmm
