@@ -47,12 +47,16 @@ std::uint64_t secret_for(const void* object) noexcept {
 Slab::State::State(const Options& given)
     : options(given),
       slot_count(per_cpu::slots()),
-      slot_memory(slot_count * sizeof(SlabSlot)),
+      slot_memory(slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock))),
       table((given.region.value() + (std::uint64_t{1} << mm::slab_unit_log2) - 1) >>
             mm::slab_unit_log2) {
   if (!table.exists()) throw std::bad_alloc();
   slots = reinterpret_cast<SlabSlot*>(slot_memory.data());
-  for (unsigned slot = 0; slot < slot_count; ++slot) new (slots + slot) SlabSlot;
+  locks = reinterpret_cast<SlabSlotLock*>(slots + slot_count);
+  for (unsigned slot = 0; slot < slot_count; ++slot) {
+    new (slots + slot) SlabSlot;
+    new (locks + slot) SlabSlotLock;
+  }
   for (unsigned number = 0; number < mm::slab_class_count; ++number)
     centrals[number].start(number, options.spare_slabs);
   // Every multiple of a cache line to 512 is a class, and every class above is one.
@@ -62,6 +66,8 @@ Slab::State::State(const Options& given)
         mm::slab_class_of((i * mm::slab_smallest + step - 1) / step * step));
   const std::uint64_t secret = secret_for(this);
   if (options.order == Order::random) order_key = secret | 1;
+  // The slow ways obey the options.
+  if (order_key == 0) quick_area = per_cpu::quick_area();
   quarantine.start(options.quarantine.random, options.quarantine.queue, mix(secret));
 }
 
@@ -98,14 +104,13 @@ std::uint32_t Slab::State::choose_secretly(std::uint32_t free, std::uint32_t cou
 // A word that the slot has, the current one first.
 SlabWordRef Slab::State::hold_local_word(unsigned number) const {
   while (true) {
-    const unsigned number_of_slot = per_cpu::current();
-    SlabSlot* slot = slot_at(number_of_slot);
-    if (slot == nullptr) return {};
-    SlabCache& cache = slot->caches[number];
-    if (const SlabWordRef word = cache.detach(number_of_slot, slot->lock); word.names_a_word())
+    const Slot slot = slot_of_thread();
+    if (slot.words == nullptr) return {};
+    SlabCache& cache = slot.words->caches[number];
+    if (const SlabWordRef word = cache.detach(slot.number, *slot.lock); word.names_a_word())
       return word;
     SlabWordRef word;
-    switch (cache.pop(number_of_slot, slot->lock, word)) {
+    switch (cache.pop(slot.number, *slot.lock, word)) {
       case SlabCache::Pop::done:
         return word;
       case SlabCache::Pop::empty:
@@ -136,8 +141,27 @@ Result<SlabWordRef> Slab::State::hold_word(unsigned number) {
   return words[0];
 }
 
-// Takes up to `count` objects, at least one, of a word that the thread gets hold of.
+// What take_quickly() does, wherever sections are restartable or not.
+SlabPiece Slab::State::take_from_current(unsigned number, std::uint32_t count) const {
+  const Slot slot = slot_of_thread();
+  if (slot.words == nullptr) return {};
+  const SlabCache& cache = slot.words->caches[number];
+  const SlabWordRef word(cache.current.load(std::memory_order_acquire));
+  if (!word.names_a_word()) return {};
+  const mm::Halves seen = per_cpu::load_halves(word.marks());
+  const std::uint32_t free = mm::free_objects(seen);
+  const std::uint32_t objects = choose(free, count);
+  if (objects == free || !per_cpu::store_low_if(slot.number, *slot.lock, cache.current, word.raw(),
+                                                word.marks(), seen, seen.low ^ objects))
+    return {};
+  return {.word = word, .objects = objects};
+}
+
+// Takes up to `count` objects, at least one, of a word that the thread gets hold of if it must.
 Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) {
+  if (quick_area == 0) {
+    if (const SlabPiece piece = take_from_current(number, count); piece.objects != 0) return piece;
+  }
   const auto word = hold_word(number);
   if (!word) return fail(word.error());
   const mm::Taken taken =
@@ -148,10 +172,10 @@ Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) 
 
 // Lets go of a word that the thread holds, of which `left` objects are free.
 void Slab::State::keep(unsigned number, SlabWordRef word, std::uint32_t left) {
-  const unsigned number_of_slot = per_cpu::current();
-  SlabSlot* slot = slot_at(number_of_slot);
+  const Slot slot = slot_of_thread();
   const bool several = (left & (left - 1)) != 0;
-  if (slot != nullptr && several && slot->caches[number].install(number_of_slot, slot->lock, word))
+  if (slot.words != nullptr && several &&
+      slot.words->caches[number].install(slot.number, *slot.lock, word))
     return;
   shelve(number, word);
 }
@@ -163,15 +187,14 @@ void Slab::State::shelve(unsigned number, SlabWordRef word) {
   std::array<SlabWordRef, mm::magazine_cells> leaving;
   std::size_t count = 0;
   while (true) {
-    const unsigned number_of_slot = per_cpu::current();
-    SlabSlot* slot = slot_at(number_of_slot);
-    if (slot == nullptr) break;
-    SlabCache& cache = slot->caches[number];
-    const auto pushed = cache.push(number_of_slot, slot->lock, word, shape.cached_words);
+    const Slot slot = slot_of_thread();
+    if (slot.words == nullptr) break;
+    SlabCache& cache = slot.words->caches[number];
+    const auto pushed = cache.push(slot.number, *slot.lock, word, shape.cached_words);
     if (pushed == SlabCache::Push::done) return;
     if (pushed == SlabCache::Push::lost) continue;
     while (count < shape.cached_words / 2U &&
-           cache.pop(number_of_slot, slot->lock, leaving[count]) == SlabCache::Pop::done)
+           cache.pop(slot.number, *slot.lock, leaving[count]) == SlabCache::Pop::done)
       ++count;
     break;
   }
@@ -212,14 +235,18 @@ Result<Extent> Slab::allocate(ByteCount size) {
   if (size.value() - 1 >= mm::slab_largest) [[unlikely]]  // 0, too
     return fail(Errc::invalid_argument, wrong_size);
   const unsigned number = state.class_for(size);
-  SlabPiece piece = state.take_from_current(number, 1);
-  if (piece.objects == 0) [[unlikely]] {
-    const auto taken = state.take_piece(number, 1);
-    if (!taken) return fail(taken.error());
-    piece = *taken;
-  }
+  const SlabPiece piece = state.take_quickly(number, 1);
+  if (piece.objects == 0) [[unlikely]]
+    return state.allocate_slowly(number);
   const std::uint64_t bytes = mm::slab_shapes[number].size;
   return Extent{.offset = RegionOffset(piece.offset(bytes)), .length = ByteCount(bytes)};
+}
+
+[[gnu::noinline]] Result<Extent> Slab::State::allocate_slowly(unsigned number) {
+  const auto piece = take_piece(number, 1);
+  if (!piece) return fail(piece.error());
+  const std::uint64_t bytes = mm::slab_shapes[number].size;
+  return Extent{.offset = RegionOffset(piece->offset(bytes)), .length = ByteCount(bytes)};
 }
 
 namespace {
@@ -228,14 +255,20 @@ namespace {
 std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionOffset> offsets) {
   const std::uint64_t first = piece.offset(size);
   const std::uint32_t run = piece.objects >> std::countr_zero(piece.objects);
-  const auto count = static_cast<std::size_t>(std::popcount(run));
+  std::size_t count = 0;
   if ((run & (run + 1)) == 0) {
-    for (std::size_t i = 0; i < count; ++i) offsets[i] = RegionOffset(first + i * size);
+    const auto length = static_cast<std::size_t>(std::countr_one(run));
+    for (; count + 4 <= length; count += 4) {  // their sums do not wait for each other
+      offsets[count] = RegionOffset(first + count * size);
+      offsets[count + 1] = RegionOffset(first + (count + 1) * size);
+      offsets[count + 2] = RegionOffset(first + (count + 2) * size);
+      offsets[count + 3] = RegionOffset(first + (count + 3) * size);
+    }
+    for (; count < length; ++count) offsets[count] = RegionOffset(first + count * size);
     return count;
   }
-  std::uint32_t rest = run;
-  for (std::size_t i = 0; i < count; ++i, rest &= rest - 1)
-    offsets[i] = RegionOffset(first + static_cast<unsigned>(std::countr_zero(rest)) * size);
+  for (std::uint32_t rest = run; rest != 0; rest &= rest - 1)
+    offsets[count++] = RegionOffset(first + static_cast<unsigned>(std::countr_zero(rest)) * size);
   return count;
 }
 
@@ -249,7 +282,7 @@ Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets
   while (done < offsets.size()) {
     const auto wanted = static_cast<std::uint32_t>(
         std::min<std::size_t>(offsets.size() - done, mm::objects_per_word));
-    SlabPiece piece = state_->take_from_current(number, wanted);
+    SlabPiece piece = state_->take_quickly(number, wanted);
     if (piece.objects == 0) {
       const auto taken = state_->take_piece(number, wanted);
       if (!taken) {

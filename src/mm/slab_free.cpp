@@ -21,24 +21,16 @@ std::size_t length_of_run(std::span<const RegionOffset> offsets, std::uint64_t s
   limit = std::min(limit, offsets.size());
   const std::uint64_t first = offsets[0].value();
   std::size_t length = 1;
-  while (length < limit && offsets[length].value() == first + length * size) ++length;
+  // Four at a time: what differs in any of them.
+  const auto off = [&](std::size_t i) { return offsets[i].value() ^ (first + i * size); };
+  while (length + 4 <= limit &&
+         (off(length) | off(length + 1) | off(length + 2) | off(length + 3)) == 0)
+    length += 4;
+  while (length < limit && off(length) == 0) ++length;
   return length;
 }
 
 }  // namespace
-
-[[gnu::always_inline]] inline Slab::State::Place Slab::State::find(std::uint64_t offset) const {
-  const std::uint64_t entry = table.find(offset);
-  if (entry == 0) return {};
-  const mm::SlabClassShape& shape = mm::slab_shapes[mm::SlabTable::class_of(entry)];
-  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & shape.offset_mask;
-  const std::uint32_t object = shape.object_at(inside);
-  if (object * shape.size != inside || object >= shape.objects) return {};
-  return {.entry = entry,
-          .offset = offset,
-          .word = object / mm::objects_per_word,
-          .bit = std::uint32_t{1} << (object % mm::objects_per_word)};
-}
 
 bool Slab::State::is_live(const Place& place) const {
   if (place.entry == 0) return false;
@@ -67,50 +59,58 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
   return true;
 }
 
-[[gnu::always_inline]] inline bool Slab::State::give_to_current(const Place& place,
-                                                                std::uint32_t objects) const {
-  const unsigned number_of_slot = per_cpu::current();
-  SlabSlot* slot = slot_at(number_of_slot);
-  if (slot == nullptr) return false;
-  mm::SlabCache& cache = slot->caches[place.number()];
+// Frees an object that is none of the slot's current word. Finds it once more, so that what the fast
+// path knows of it need not leave the registers.
+[[gnu::noinline]] bool Slab::State::free_elsewhere(std::uint64_t offset) {
+  const Place place = find(offset);
+  if (place.entry == 0) return false;
+  return (quick_area == 0 && give_to_current(place, place.bit)) || give(place, place.bit);
+}
+
+// What give_quickly() does, wherever sections are restartable or not.
+bool Slab::State::give_to_current(const Place& place, std::uint32_t objects) const {
+  const Slot slot = slot_of_thread();
+  if (slot.words == nullptr) return false;
+  const mm::SlabCache& cache = slot.words->caches[place.number()];
   const SlabWordRef word(&place.record(), place.word);
   if (cache.current.load(std::memory_order_acquire) != word.raw()) return false;
-  per_cpu::Word& marks = word.marks();
-  const mm::Halves seen = per_cpu::load_halves(marks);
+  const mm::Halves seen = per_cpu::load_halves(place.marks());
   return (mm::free_objects(seen) & objects) == 0 &&
-         per_cpu::store_low_if(number_of_slot, slot->lock, cache.current, word.raw(), marks, seen,
-                               seen.low ^ objects);
+         per_cpu::store_low_if(slot.number, *slot.lock, cache.current, word.raw(), place.marks(),
+                               seen, seen.low ^ objects);
 }
 
-Result<void> Slab::State::free_one(std::uint64_t offset) {
+bool Slab::State::free_one(std::uint64_t offset) {
   const Place place = find(offset);
-  if (place.entry == 0) [[unlikely]]
-    return fail(Errc::invalid_argument, not_live);
-  if (give_to_current(place, place.bit)) [[likely]]
-    return {};
-  if (!give(place, place.bit)) [[unlikely]]
-    return fail(Errc::invalid_argument, not_live);
-  return {};
+  if (place.entry != 0 && give_quickly(place, place.bit)) [[likely]]
+    return true;
+  return free_elsewhere(offset);
 }
 
-Result<void> Slab::State::free_quarantined(std::uint64_t offset) {
+bool Slab::State::free_quarantined(std::uint64_t offset) {
   // An object in quarantine is live by its marks: nobody else can have it, and its slab stays.
-  if (!is_live(find(offset))) return fail(Errc::invalid_argument, not_live);
+  if (!is_live(find(offset))) return false;
   const auto entered = quarantine.enter(offset);
-  if (entered.outcome == mm::SlabQuarantine::Outcome::waits_already)
-    return fail(Errc::invalid_argument, not_live);
-  if (entered.leaves) ACCELMM_CHECK(free_one(*entered.leaves).has_value());
-  return {};
+  if (entered.outcome == mm::SlabQuarantine::Outcome::waits_already) return false;
+  if (entered.leaves) ACCELMM_CHECK(free_one(*entered.leaves));
+  return true;
 }
 
 void Slab::State::empty_quarantine() {
-  while (const auto offset = quarantine.leave()) ACCELMM_CHECK(free_one(*offset).has_value());
+  while (const auto offset = quarantine.leave()) ACCELMM_CHECK(free_one(*offset));
 }
 
 Result<void> Slab::free(RegionOffset offset) {
-  if (state_->quarantine.enabled()) [[unlikely]]
-    return state_->free_quarantined(offset.value());
-  return state_->free_one(offset.value());
+  State& state = *state_;
+  if (!state.quarantine.enabled()) [[likely]] {
+    const State::Place place = state.find(offset.value());
+    if (place.entry != 0 && state.give_quickly(place, place.bit)) [[likely]]
+      return {};
+    if (state.free_elsewhere(offset.value())) return {};
+  } else if (state.free_quarantined(offset.value())) {
+    return {};
+  }
+  return fail(Errc::invalid_argument, not_live);
 }
 
 Result<ByteCount> Slab::usable_size(RegionOffset offset) const {
@@ -125,10 +125,10 @@ Slab::State::Group Slab::State::next_group(std::span<const RegionOffset> offsets
   if (group.place.entry == 0) return group;
   const mm::SlabClassShape& shape = mm::slab_shapes[group.place.number()];
   const auto shift = static_cast<unsigned>(std::countr_zero(group.place.bit));
-  const auto there = static_cast<unsigned>(std::popcount(shape.all_of(group.place.word)));
-  group.count = length_of_run(offsets, shape.size, there - shift);
-  group.objects = mm::lowest_bits(~std::uint32_t{0}, static_cast<std::uint32_t>(group.count))
-                  << shift;
+  const std::uint32_t there = shape.objects - group.place.word * mm::objects_per_word;
+  group.count = length_of_run(offsets, shape.size,
+                              std::min<std::uint32_t>(there, mm::objects_per_word) - shift);
+  group.objects = ~std::uint32_t{0} >> (mm::objects_per_word - group.count) << shift;
   return group;
 }
 
@@ -143,7 +143,7 @@ Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
   const State& state = *state_;
   // Looked at first, so that a wrong offset frees nothing; the groups of a batch of usual length
   // are kept for the second pass.
-  std::array<State::Group, 16> groups;
+  std::array<State::Group, 4> groups;
   std::size_t count = 0;
   for (std::size_t i = 0; i < offsets.size();) {
     const State::Group group = state.next_group(offsets.subspan(i));
@@ -183,7 +183,7 @@ bool Slab::State::free_group(const Group& group) {
   bool all = true;
   for (std::size_t i = 0; i < group.count; ++i) {
     const std::uint64_t offset = group.place.offset + i * size;
-    all = (quarantine.enabled() ? free_quarantined(offset) : free_one(offset)).has_value() && all;
+    all = (quarantine.enabled() ? free_quarantined(offset) : free_one(offset)) && all;
   }
   return all;
 }

@@ -23,10 +23,15 @@ namespace accelmm {
 static_assert(Slab::class_count == mm::slab_class_count);
 static_assert(Slab::largest.value() == mm::slab_largest);
 
-/// What a slot has: a lock that stands in for restartable sections, and its words of each class.
-struct alignas(mm::cache_line) SlabSlot {
-  per_cpu::SlotLock lock;
+/// A slot's words of each class.
+struct SlabSlot {
   std::array<mm::SlabCache, mm::slab_class_count> caches;
+};
+static_assert(std::has_single_bit(sizeof(SlabSlot)));  // an index is a shift
+
+/// What stands in for restartable sections.
+struct alignas(mm::cache_line) SlabSlotLock {
+  per_cpu::SlotLock lock;
 };
 
 /// Objects of one word that a thread has taken.
@@ -69,8 +74,16 @@ struct Slab::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
-  [[nodiscard]] SlabSlot* slot_at(unsigned slot) const {
-    return slot < slot_count ? slots + slot : nullptr;
+  // The slot that the thread is in; null on a processor that was added since.
+  struct Slot {
+    unsigned number = 0;
+    SlabSlot* words = nullptr;
+    per_cpu::SlotLock* lock = nullptr;
+  };
+  [[nodiscard]] Slot slot_of_thread() const {
+    const unsigned number = per_cpu::current();
+    if (number >= slot_count) return {};
+    return {.number = number, .words = slots + number, .lock = &locks[number].lock};
   }
 
   // slab.cpp: taking
@@ -80,10 +93,12 @@ struct Slab::State {
   [[nodiscard]] std::uint32_t choose(std::uint32_t free, std::uint32_t count) const {
     if (order_key != 0) [[unlikely]]
       return choose_secretly(free, count);
-    return count == 1 ? free & (~free + 1) : mm::lowest_bits(free, count);
+    return mm::lowest_bits(free, count);
   }
   [[nodiscard]] std::uint32_t choose_secretly(std::uint32_t free, std::uint32_t count) const;
+  [[nodiscard]] SlabPiece take_quickly(unsigned number, std::uint32_t count) const;
   [[nodiscard]] SlabPiece take_from_current(unsigned number, std::uint32_t count) const;
+  [[nodiscard]] Result<Extent> allocate_slowly(unsigned number);
   [[nodiscard]] Result<SlabPiece> take_piece(unsigned number, std::uint32_t count);
   [[nodiscard]] mm::SlabWordRef hold_local_word(unsigned number) const;
   [[nodiscard]] Result<mm::SlabWordRef> hold_word(unsigned number);
@@ -95,10 +110,12 @@ struct Slab::State {
   // slab_free.cpp: freeing
   [[nodiscard]] Place find(std::uint64_t offset) const;
   [[nodiscard]] bool is_live(const Place& place) const;
+  [[nodiscard]] bool give_quickly(const Place& place, std::uint32_t objects) const;
   [[nodiscard]] bool give_to_current(const Place& place, std::uint32_t objects) const;
   [[nodiscard]] bool give(const Place& place, std::uint32_t objects);
-  [[nodiscard]] Result<void> free_one(std::uint64_t offset);
-  [[nodiscard]] Result<void> free_quarantined(std::uint64_t offset);
+  [[nodiscard]] bool free_elsewhere(std::uint64_t offset);
+  [[nodiscard]] bool free_one(std::uint64_t offset);
+  [[nodiscard]] bool free_quarantined(std::uint64_t offset);
   void empty_quarantine();
   [[nodiscard]] Group next_group(std::span<const RegionOffset> offsets) const;
   [[nodiscard]] bool is_live(const Group& group) const;
@@ -110,11 +127,14 @@ struct Slab::State {
   void drain_slot(unsigned slot) ACCELMM_REQUIRES(drain_mutex);
   [[nodiscard]] std::uint64_t release_empty(std::uint64_t kept);
 
+  // For the quick ways: 0 if sections are not restartable, or an option rules the quick ways out.
+  std::ptrdiff_t quick_area = 0;
   Options options;
   std::uint64_t order_key = 0;  // 0: lowest first
   unsigned slot_count = 0;
   mm::AlignedBlock slot_memory;
   SlabSlot* slots = nullptr;
+  SlabSlotLock* locks = nullptr;
   mm::SlabTable table;
   std::array<std::uint8_t, mm::slab_largest / mm::slab_smallest + 1> class_table;
   std::array<mm::SlabCentral, mm::slab_class_count> centrals;
@@ -123,29 +143,65 @@ struct Slab::State {
 };
 
 // Takes up to `count` objects of the slot's current word, all but its last, without an atomic
-// read-modify-write. Nothing if the slot has none, or the thread was interrupted.
-[[gnu::always_inline]] inline SlabPiece Slab::State::take_from_current(unsigned number,
-                                                                       std::uint32_t count) const {
-  const unsigned number_of_slot = per_cpu::current();
-  if (number_of_slot >= slot_count) [[unlikely]]
+// read-modify-write and without a call, which would make the caller save registers. Nothing if the
+// slot has none, or the thread was interrupted.
+[[gnu::always_inline]] inline SlabPiece Slab::State::take_quickly(unsigned number,
+                                                                  std::uint32_t count) const {
+  if (quick_area == 0) [[unlikely]]
     return {};
-  SlabSlot& slot = slots[number_of_slot];
-  mm::SlabCache& cache = slot.caches[number];
+  const per_cpu::Here here = per_cpu::quick_here(quick_area);
+  if (here.slot >= slot_count) [[unlikely]]
+    return {};
+  const mm::SlabCache& cache = slots[here.slot].caches[number];
   const mm::SlabWordRef word(cache.current.load(std::memory_order_acquire));
   if (!word.names_a_word()) [[unlikely]]
     return {};
   per_cpu::Word& marks = word.marks();
   const mm::Halves seen = per_cpu::load_halves(marks);
   const std::uint32_t free = mm::free_objects(seen);
-  const bool keeps_one = count == 1 ? (free & (free - 1)) != 0
-                                    : static_cast<std::uint32_t>(std::popcount(free)) > count;
-  if (!keeps_one) [[unlikely]]
-    return {};
-  const std::uint32_t objects = choose(free, count);
-  if (!per_cpu::store_low_if(number_of_slot, slot.lock, cache.current, word.raw(), marks, seen,
-                             seen.low ^ objects)) [[unlikely]]
+  const std::uint32_t objects = mm::lowest_bits(free, count);
+  if (objects == free || !per_cpu::quick_store_low_if(here, cache.current, word.raw(), marks, seen,
+                                                      seen.low ^ objects)) [[unlikely]]
     return {};
   return {.word = word, .objects = objects};
+}
+
+[[gnu::always_inline]] inline Slab::State::Place Slab::State::find(std::uint64_t offset) const {
+  const std::uint64_t entry = table.find(offset);
+  if (entry == 0) [[unlikely]]
+    return {};
+  const mm::SlabClassShape& shape = mm::slab_shapes[mm::SlabTable::class_of(entry)];
+  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & shape.offset_mask;
+  const std::uint32_t object = shape.object_at(inside);
+  if (object * shape.size != inside || object >= shape.objects) [[unlikely]]
+    return {};
+  return {.entry = entry,
+          .offset = offset,
+          .word = object / mm::objects_per_word,
+          .bit = std::uint32_t{1} << (object % mm::objects_per_word)};
+}
+
+// Frees objects of the slot's current word without an atomic read-modify-write. Returns false if
+// they are not of that word, or not live, or the thread was interrupted.
+//
+// If another processor frees one of them between the comparison and the store, both frees succeed
+// and the object stays live by its marks: lost, until it is freed once more, but never had by two.
+[[gnu::always_inline]] inline bool Slab::State::give_quickly(const Place& place,
+                                                             std::uint32_t objects) const {
+  if (quick_area == 0) [[unlikely]]
+    return false;
+  const per_cpu::Here here = per_cpu::quick_here(quick_area);
+  if (here.slot >= slot_count) [[unlikely]]
+    return false;
+  const mm::SlabCache& cache = slots[here.slot].caches[place.number()];
+  const mm::SlabWordRef word(&place.record(), place.word);
+  if (cache.current.load(std::memory_order_acquire) != word.raw()) [[unlikely]]
+    return false;
+  per_cpu::Word& marks = place.marks();
+  const mm::Halves seen = per_cpu::load_halves(marks);
+  return (mm::free_objects(seen) & objects) == 0 &&
+         per_cpu::quick_store_low_if(here, cache.current, word.raw(), marks, seen,
+                                     seen.low ^ objects);
 }
 
 }  // namespace accelmm

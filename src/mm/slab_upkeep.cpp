@@ -23,7 +23,7 @@ void Slab::State::drain_slot(unsigned number_of_slot) {
     for (unsigned number = 0; number < mm::slab_class_count; ++number)
       any = closed[number].begin(slot.caches[number]) || any;
     if (!any) return;
-    per_cpu::interrupt(number_of_slot, slot.lock);
+    per_cpu::interrupt(number_of_slot, locks[number_of_slot].lock);
     bool all = true;
     for (unsigned number = 0; number < mm::slab_class_count; ++number) {
       std::array<SlabWordRef, mm::magazine_cells + 1> words;
@@ -71,7 +71,8 @@ ByteCount Slab::trim() {
 
 Slab::Statistics Slab::statistics() const {
   Statistics all;
-  std::uint64_t metadata = sizeof(State) + state_->slot_count * sizeof(SlabSlot) +
+  std::uint64_t metadata = sizeof(State) +
+                           state_->slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock)) +
                            state_->table.bytes() + state_->quarantine.bytes();
   for (unsigned number = 0; number < mm::slab_class_count; ++number) {
     const mm::SlabClassShape& shape = mm::slab_shapes[number];

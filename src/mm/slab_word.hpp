@@ -38,11 +38,13 @@ using per_cpu::Halves;
 }
 
 /// The lowest `count` bits that are set, or all.
+/// Pre  count is not 0.
 [[nodiscard]] constexpr std::uint32_t lowest_bits(std::uint32_t bits, std::uint32_t count) {
-  if (count >= static_cast<std::uint32_t>(std::popcount(bits))) return bits;
-  if (bits == ~std::uint32_t{0}) return (std::uint32_t{1} << count) - 1;
+  if (count == 1) return bits & (~bits + 1);
+  if (count >= 32) return bits;
+  if ((bits & (bits + 1)) == 0) return bits & ((std::uint32_t{1} << count) - 1);
   std::uint32_t rest = bits;
-  for (; count != 0; --count) rest &= rest - 1;
+  for (; count != 0 && rest != 0; --count) rest &= rest - 1;
   return bits ^ rest;
 }
 
