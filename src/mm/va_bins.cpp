@@ -24,14 +24,6 @@ VaBins::VaBins(unsigned link, std::uint64_t longest)
       bins_((bin_of(longest) / 32 + 1) * 32),
       heads_(new(std::nothrow) VaId[bins_]()) {}
 
-// With w the width of the length in bits: lengths of w <= 5 are lists 0 to 31, and each greater w
-// has the 32 lists that its five bits below the highest name.
-unsigned VaBins::bin_of(std::uint64_t length) {
-  if (length < 32) return static_cast<unsigned>(length);
-  const auto width = static_cast<unsigned>(std::bit_width(length));
-  return (width - 5) * 32 + static_cast<unsigned>((length >> (width - 6)) & 31);
-}
-
 void VaBins::insert(const HolePool& holes, VaId id, std::uint64_t length) {
   if (length == 0) return;
   const unsigned bin = bin_of(length);

@@ -3,6 +3,7 @@
 
 #include "mm/va_room.hpp"
 
+#include <bit>
 #include <cstdint>
 #include <memory>
 
@@ -28,8 +29,13 @@ class VaBins {
   [[nodiscard]] bool ok() const { return heads_ != nullptr; }
   [[nodiscard]] std::size_t bytes() const { return bins_ * sizeof(VaId); }
 
-  /// The list for a length. 0: no list, for length 0.
-  [[nodiscard]] static unsigned bin_of(std::uint64_t length);
+  /// The list for a length. With w the width of the length in bits: lengths of w <= 5 are lists 0 to
+  /// 31, and each greater w has the 32 lists that its five bits below the highest name.
+  [[nodiscard]] static unsigned bin_of(std::uint64_t length) {
+    if (length < 32) return static_cast<unsigned>(length);
+    const auto width = static_cast<unsigned>(std::bit_width(length));
+    return (width - 5) * 32 + static_cast<unsigned>((length >> (width - 6)) & 31);
+  }
 
   void insert(const HolePool& holes, VaId id, std::uint64_t length);
   void remove(const HolePool& holes, VaId id, std::uint64_t length);

@@ -167,7 +167,8 @@ class VaTree {
 
  private:
   /// Asks for all lines of a node at once: one miss long instead of one for each line.
-  static void prefetch(const void* node, std::size_t bytes) {
+  [[gnu::always_inline]] static void prefetch(const void* node, std::size_t bytes) {
+#pragma GCC unroll 8
     for (std::size_t at = 0; at < bytes; at += 64)
       __builtin_prefetch(static_cast<const std::byte*>(node) + at);
   }
@@ -180,6 +181,7 @@ class VaTree {
                             static_cast<unsigned>(keys[24] <= address);
     const std::uint64_t* line = keys + std::size_t{eighth} * 8;
     unsigned below = 0;
+#pragma GCC unroll 8
     for (unsigned i = 1; i < 8; ++i) below += static_cast<unsigned>(line[i] <= address);
     return eighth * 8 + below;
   }

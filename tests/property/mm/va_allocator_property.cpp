@@ -3,52 +3,141 @@
 #include "property/mm/va_model.hpp"
 
 #include <algorithm>
+#include <cstdio>
+#include <optional>
 
 #include <gtest/gtest.h>
 
 namespace accelmm::test {
 namespace {
 
-bool take_something(JudgedIntervals& intervals, Dice& dice) {
-  const std::uint64_t length = 1 + dice.roll(std::uint64_t{1} << dice.roll(8));
-  if (dice.roll(4) == 0) {
-    const std::uint64_t span = intervals.end() - intervals.begin() + 2;
-    const std::uint64_t below = intervals.begin() == 0 ? 0 : intervals.begin() - 1;
-    return intervals.allocate_at(below + dice.roll(span), dice.roll(16) == 0 ? 0 : length);
+using Ask = JudgedIntervals::Ask;
+using Setting = JudgedIntervals::Setting;
+using Placement = JudgedIntervals::Placement;
+
+/// The steps of each of the six tests here: they share ACCELMM_STEPS.
+std::uint64_t share_of_steps() {
+  return number_from_environment("ACCELMM_STEPS", 36'000) / 6;
+}
+
+/// A page of the range, or one beside it.
+std::uint64_t roll_page(const JudgedIntervals& intervals, Dice& dice) {
+  const std::uint64_t below = intervals.begin() == 0 ? 0 : intervals.begin() - 1;
+  return below + dice.roll(intervals.end() + 2 - below);
+}
+
+Ask roll_ask(const JudgedIntervals& intervals, Dice& dice, std::uint64_t large) {
+  Ask ask{.count = 1 + dice.roll(std::uint64_t{1} << dice.roll(8))};
+  if (dice.roll(2) == 0) {
+    ask.alignment = dice.roll(2) == 0 ? large : std::uint64_t{1} << dice.roll(10);
+    if (dice.roll(2) == 0) ask.phase = dice.roll(ask.alignment);
   }
-  if (dice.roll(2) == 0) return intervals.allocate(length, 1, 0);
-  const std::uint64_t alignment = std::uint64_t{1} << dice.roll(10);
-  return intervals.allocate(length, alignment, dice.roll(alignment));
+  if (dice.roll(4) == 0) ask.guard = dice.roll(4);
+  if (dice.roll(4) == 0) ask.hint = roll_page(intervals, dice);
+  if (dice.roll(4) == 0) {
+    const std::uint64_t first = intervals.begin() + dice.roll(intervals.end() - intervals.begin());
+    ask.within = JudgedIntervals::Span{first, first + 1 + dice.roll(intervals.end() - first)};
+  }
+  const Placement placements[] = {Placement::best_fit, Placement::best_fit, Placement::bottom_up,
+                                  Placement::top_down};
+  ask.placement = placements[dice.roll(4)];
+  return ask;
+}
+
+bool take_something(JudgedIntervals& intervals, Dice& dice, std::uint64_t large) {
+  const Ask ask = roll_ask(intervals, dice, large);
+  switch (dice.roll(16)) {
+    case 0:
+      return intervals.reserve(ask);
+    case 1:
+      return intervals.reserve_at(roll_page(intervals, dice), ask.count);
+    case 2:
+    case 3:
+    case 4:
+      return intervals.allocate_at(roll_page(intervals, dice), dice.roll(16) == 0 ? 0 : ask.count);
+    case 5:
+    case 6:
+      if (JudgedIntervals* pieces = intervals.reservation_from(roll_page(intervals, dice)))
+        return dice.roll(2) == 0 ? pieces->allocate(1 + dice.roll(4), 1, 0)
+                                 : pieces->allocate_at(roll_page(*pieces, dice), 1 + dice.roll(4));
+      return intervals.allocate(ask);
+    default:
+      return intervals.allocate(ask);
+  }
 }
 
 bool give_something(JudgedIntervals& intervals, Dice& dice) {
-  const std::uint64_t at = intervals.begin() + dice.roll(intervals.end() - intervals.begin());
+  const std::uint64_t at = roll_page(intervals, dice);
+  JudgedIntervals* pieces = dice.roll(4) == 0 ? intervals.reservation_from(at) : nullptr;
+  if (pieces != nullptr && dice.roll(2) == 0)
+    return pieces->free(pieces->taken_from(roll_page(*pieces, dice)));
+  if (pieces != nullptr) return intervals.release(pieces->begin());
+  if (dice.roll(512) == 0) intervals.drain_quarantine();
   return intervals.free(dice.roll(16) == 0 ? at : intervals.taken_from(at));
 }
 
-void run(const char* name, std::uint64_t begin, std::uint64_t end) {
+void run(const char* name, std::uint64_t begin, std::uint64_t end, const Setting& setting) {
   Dice dice(name);
-  JudgedIntervals intervals(begin, end);
+  JudgedIntervals intervals(begin, end, setting);
   Tally tally;
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 12000);
-  const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
+  const std::uint64_t steps = share_of_steps();
+  const std::uint64_t phase = std::max<std::uint64_t>(steps / 22, 1);
+  std::uint64_t least = 100;
+  std::uint64_t most = 0;
   for (std::uint64_t step = 0; step < steps; ++step) {
-    // The fill swept up and down between nothing and everything.
-    const std::uint64_t target = (step / phase) % 11 * (end - begin) / 10;
+    // The fill swept between nothing and everything, twice.
+    const std::uint64_t target = (end - begin) * (step / phase % 11) / 10;
     const bool above = intervals.taken_pages() > target;
-    const bool give = above ? dice.roll(4) != 0 : dice.roll(4) == 0;
-    tally.note(give ? give_something(intervals, dice) : take_something(intervals, dice));
+    const bool give = above ? dice.roll(8) != 0 : dice.roll(4) == 0;
+    if (step % phase == 0 && target == end - begin) intervals.fill_everything(64);
+    most = std::max(most, intervals.taken_pages() * 100 / (end - begin));
+    tally.note(give ? give_something(intervals, dice)
+                    : take_something(intervals, dice, setting.large));
+    least = std::min(least, intervals.taken_pages() * 100 / (end - begin));
   }
   tally.print(name);
+  std::fprintf(stderr, "%s: filled from %llu to %llu %%\n", name,
+               static_cast<unsigned long long>(least), static_cast<unsigned long long>(most));
   EXPECT_TRUE(tally.mostly_succeeded());
+  EXPECT_EQ(0U, least);
+  EXPECT_TRUE(most == 100 || steps < 22);
   intervals.free_everything();
 }
 
 TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsFromAddressZero) {
-  run("va-zero", 0, 8192);
+  run("va-zero", 0, 8192, {});
 }
 TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsAtAnOddPlace) {
-  run("va-odd", 1021, 5003);
+  run("va-odd", 1021, 5003, {.large = 64});
+}
+TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsAroundHintRanges) {
+  run("va-hints", 0, 4096, {.large = 16, .hint_ranges = {{300, 340}, {340, 400}, {3000, 4096}}});
+}
+TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsWithGuards) {
+  run("va-guards", 1, 4096, {.large = 32, .guard = 2});
+}
+TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsWithQuarantine) {
+  run("va-quarantine", 1, 4096, {.large = 32, .quarantine_ranges = 24, .quarantine_pages = 400});
+}
+// Small pieces only: a tree of three levels, of which nodes split and merge all the time.
+TEST(VaAllocatorProperty, AgreesWithAMapOfThousandsOfSmallIntervals) {
+  Dice dice("va-small");
+  constexpr std::uint64_t end = 8000;
+  JudgedIntervals intervals(1, end, {.large = 8});
+  Tally tally;
+  const std::uint64_t steps = share_of_steps();
+  for (std::uint64_t step = 0; step < steps; ++step) {
+    const bool filling = step < steps / 2;
+    const std::uint64_t at = 1 + dice.roll(end - 1);
+    if (dice.roll(8) < (filling ? 7U : 1U))
+      tally.note(dice.roll(8) != 0 ? intervals.allocate_at(at, 1)
+                                   : intervals.allocate({.count = 1 + dice.roll(2)}));
+    else
+      tally.note(intervals.free(intervals.taken_from(at)));
+  }
+  tally.print("va-small");
+  EXPECT_TRUE(tally.mostly_succeeded());
+  intervals.free_everything();
 }
 
 }  // namespace
