@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -14,6 +16,11 @@ struct StdAtomics {
   template <class T>
   using Atomic = std::atomic<T>;
 };
+
+/// As what is aligned so that a slot of this many bytes, if a cache line can hold it, lies in one.
+[[nodiscard]] constexpr std::size_t slot_alignment(std::size_t bytes) noexcept {
+  return bytes < 64 ? std::bit_ceil(bytes) : 64;
+}
 
 /// One place of a handle table: a value, the handle that names it, and who still uses it.
 ///
@@ -33,7 +40,7 @@ struct StdAtomics {
 ///
 /// Threads   count, uncount, close, condemn and is_named: any, at any time. The rest: the owner.
 template <class T, class Atomics = StdAtomics>
-class HandleSlot {
+class alignas(slot_alignment(16 + sizeof(T))) HandleSlot {
  public:
   static constexpr std::uint32_t last_generation = 0xff'ffff;  // 24 bits
 
@@ -111,7 +118,7 @@ class HandleSlot {
     return (state_.load(std::memory_order_acquire) & reference_mask) != 0;
   }
   [[nodiscard]] std::uint64_t name() const noexcept {
-    return name_.load(std::memory_order_relaxed);
+    return name_.load(std::memory_order_acquire);
   }
 
   /// Gives a closed slot its next value, of next_generation(), and the handle that names it.

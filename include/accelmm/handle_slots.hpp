@@ -4,9 +4,7 @@
 #include <accelmm/error.hpp>
 #include <accelmm/handle_slot.hpp>
 
-#include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -15,8 +13,8 @@ namespace accelmm::mm {
 
 /// The slots of a handle table, numbered from 1, and which of them are free.
 ///
-/// Slots lie in chunks of 64, 128, 256, ...: each larger than all before it together, so that 15
-/// pointers, in the table itself, reach a million of them and none ever moves. The free ones are a
+/// Slots lie in chunks of 64, 64, 128, 256, ...: each as large as all before it together, so that 15
+/// of them hold a million and none ever moves. A number's top bit says which chunk. The free ones are a
 /// stack, so that the slot which is warm in the cache is used next: handles need no delay before a
 /// slot's reuse, since none is ever given out twice.
 ///
@@ -35,14 +33,18 @@ class HandleSlots {
   HandleSlots(const HandleSlots&) = delete;
   HandleSlots& operator=(const HandleSlots&) = delete;
   ~HandleSlots() {
-    for (auto& chunk : chunks_) delete[] chunk.load(std::memory_order_relaxed);
+    for (Slot* chunk : chunks_) delete[] chunk;
   }
 
-  /// The slot of a number below 2^20, or null: for 0, and for numbers far beyond those in use.
-  [[nodiscard]] Slot* at(std::uint32_t number) const noexcept {
-    const std::uint32_t biased = number + first_chunk - 1;  // a chunk's numbers share the top bit
-    Slot* chunk = chunk_of(biased).load(std::memory_order_acquire);
-    return chunk == nullptr ? nullptr : chunk + (biased ^ std::bit_floor(biased));
+  /// The slot of a number below 2^20, or null for numbers far beyond those in use. That of 0 is never
+  /// taken, and has a name that no handle of number 0 has.
+  [[nodiscard]] Slot* find(std::uint64_t number) const noexcept {
+    const std::uintptr_t origin = origin_of(number);
+    return origin == 0 ? nullptr : slot_from(origin, number);
+  }
+  /// Pre     the number was taken once.
+  [[nodiscard]] Slot& at(std::uint64_t number) const noexcept {
+    return *slot_from(origin_of(number), number);
   }
 
   /// A closed slot that is the caller's until it gives it back.
@@ -52,7 +54,7 @@ class HandleSlots {
     while (const auto number = static_cast<std::uint32_t>(top & max_slots)) {
       // Another thread may take the slot just now: its link is then wrong, and so is `top`.
       const std::uint64_t below =
-          (top & ~std::uint64_t{max_slots}) | (at(number)->link() & max_slots);
+          (top & ~std::uint64_t{max_slots}) | (at(number).link() & max_slots);
       if (free_.compare_exchange_weak(top, below, std::memory_order_acquire,
                                       std::memory_order_acquire))
         return number;
@@ -62,7 +64,7 @@ class HandleSlots {
 
   /// Pre     the slot is closed, the caller's, and not worn out.
   void give_back(std::uint32_t number) noexcept {
-    Slot& slot = *at(number);
+    Slot& slot = at(number);
     std::uint64_t top = free_.load(std::memory_order_relaxed);
     std::uint64_t with_it;
     do {
@@ -77,25 +79,27 @@ class HandleSlots {
   template <class F>
   void for_each(F f) {
     const std::uint32_t used = used_.load(std::memory_order_relaxed);
-    for (std::uint32_t number = 1; number <= used; ++number) f(*at(number));
+    for (std::uint32_t number = 1; number <= used; ++number) f(at(number));
   }
 
  private:
-  static constexpr std::uint32_t first_chunk = 64;  // a table of few handles stays within a few KiB
-  static constexpr int first_bits = std::bit_width(first_chunk - 1);  // those of a biased 0
+  static constexpr std::uint64_t first_chunk = 64;  // a table of few handles stays within a few KiB
+  static constexpr std::uintptr_t is_there = 1;
   static constexpr std::uint64_t one_push = std::uint64_t{1} << number_bits;
-  // One for number 0, always null, and one for each number of bits above that.
-  static constexpr std::size_t chunk_count =
-      static_cast<std::size_t>(std::bit_width(max_slots + first_chunk - 1) - first_bits) + 1;
 
   template <class Word>
   using Atomic = typename Atomics::template Atomic<Word>;
 
-  [[nodiscard]] static std::size_t chunk_number(std::uint32_t biased) noexcept {
-    return static_cast<std::size_t>(std::bit_width(biased) - first_bits);
+  /// Which chunk a number is in: the top bit of the number, and bit 5 for those below 64.
+  [[nodiscard]] static std::uint64_t chunk_of(std::uint64_t number) noexcept {
+    // std::bit_width would also ask whether it is 0, which it never is.
+    return static_cast<unsigned>(__builtin_clzll(number | (first_chunk - 1))) ^ 63U;
   }
-  [[nodiscard]] const Atomic<Slot*>& chunk_of(std::uint32_t biased) const noexcept {
-    return chunks_[chunk_number(biased)];
+  [[nodiscard]] std::uintptr_t origin_of(std::uint64_t number) const noexcept {
+    return origins_[chunk_of(number)].load(std::memory_order_acquire);
+  }
+  [[nodiscard]] static Slot* slot_from(std::uintptr_t origin, std::uint64_t number) noexcept {
+    return reinterpret_cast<Slot*>(origin - is_there + number * sizeof(Slot));
   }
 
   /// Takes the lowest slot that was never used.
@@ -110,26 +114,33 @@ class HandleSlots {
   }
 
   /// Sees to it that the chunk of a slot is there. False if there is no memory.
-  [[nodiscard]] bool reach(std::uint32_t number) noexcept {
-    const std::uint32_t biased = number + first_chunk - 1;
-    Atomic<Slot*>& place = chunks_[chunk_number(biased)];
-    if (place.load(std::memory_order_acquire) != nullptr) return true;
-    const std::uint32_t first = std::bit_floor(biased);
-    const std::uint32_t end = std::min(first * 2, max_slots + first_chunk);
-    Slot* made = new (std::nothrow) Slot[end - first];
+  [[nodiscard]] bool reach(std::uint64_t number) noexcept {
+    const std::uint64_t which = chunk_of(number);
+    if (origins_[which].load(std::memory_order_acquire) != 0) return true;
+    const bool lowest = number < first_chunk;
+    const std::uint64_t first = lowest ? 0 : std::uint64_t{1} << which;
+    Slot* made = new (std::nothrow) Slot[lowest ? first_chunk : first];
     if (made == nullptr) return false;
-    Slot* other = nullptr;
-    if (!place.compare_exchange_strong(other, made, std::memory_order_release,
-                                       std::memory_order_relaxed))
+    if (lowest) made[0].set_link(1);
+    const std::uintptr_t origin =
+        reinterpret_cast<std::uintptr_t>(made) - first * sizeof(Slot) + is_there;
+    std::uintptr_t other = 0;
+    if (origins_[which].compare_exchange_strong(other, origin, std::memory_order_release,
+                                                std::memory_order_relaxed))
+      chunks_[which] = made;
+    else
       delete[] made;  // another thread was faster
     return true;
   }
 
-  std::array<Atomic<Slot*>, chunk_count> chunks_{};  // read by every lookup
+  // Where slot 0 would be if all slots up to those of a chunk lay in one row with it, and 1; or 0 for
+  // a chunk that is not there. Read by every lookup, which so needs no place within the chunk.
+  std::array<Atomic<std::uintptr_t>, number_bits> origins_{};
   // What inserts and removals write is in no cache line with what lookups read.
   [[maybe_unused]] std::array<std::byte, 64> apart_{};
   Atomic<std::uint64_t> free_{0};  // the top of the stack, 0 if empty, below a count of pushes
   Atomic<std::uint32_t> used_{0};  // slots ever used
+  std::array<Slot*, number_bits> chunks_{};  // each written once, by who made it
 };
 
 }  // namespace accelmm::mm

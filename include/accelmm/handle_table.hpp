@@ -106,7 +106,7 @@ class HandleTable {
       core_->size.fetch_sub(1, std::memory_order_release);
       return fail(number.error());
     }
-    Slot& slot = *core_->slots.at(*number);
+    Slot& slot = core_->slots.at(*number);
     const Handle handle = core_->handle_of(type, *number, slot.next_generation());
     slot.open(handle.raw(), std::move(value));
     return handle;
@@ -174,7 +174,7 @@ class HandleTable {
 
   /// The slot that this very handle names, or null.
   [[nodiscard]] Slot* named_slot(Handle handle, std::uint8_t type) {
-    Slot* slot = core_->slots.at(handle.index() & max_capacity);
+    Slot* slot = core_->slots.find(handle.index() & max_capacity);
     if (slot == nullptr || !slot->is_named(handle.raw()) || handle.type() != type) return nullptr;
     return slot;
   }

@@ -76,7 +76,7 @@ struct FirstChunk : rl::test_suite<FirstChunk<mutant>, 2> {
   void after() { delete slots; }
   void thread(unsigned thread) {
     taken[thread] = slots->take().value();
-    RL_ASSERT(slots->at(taken[thread])->is_closed());
+    RL_ASSERT(slots->at(taken[thread]).is_closed());
     RL_ASSERT(taken[0] != taken[1]);
   }
 
