@@ -129,7 +129,6 @@ class JudgedIntervals {
 
   /// Where a taken interval begins: the first at or behind a page, else the lowest, else that page.
   [[nodiscard]] std::uint64_t taken_from(std::uint64_t at) const {
-    std::optional<std::uint64_t> lowest;
     const auto taken = [](const auto& entry) { return entry.second.kind == Kind::taken; };
     const auto above = std::find_if(used_.lower_bound(at), used_.end(), taken);
     if (above != used_.end()) return above->first;
