@@ -68,16 +68,17 @@ void run(std::size_t each, Work... work) {
   for (std::thread& thread : threads) thread.join();
 }
 
-TEST(HandleThreads, APinnedValueOutlivesItsWithdrawal) {
-  constexpr int rounds = 20'000;
+/// Two threads pin what two others replace, at as many places.
+template <std::size_t places>
+void pin_against_withdrawal(int rounds) {
   auto table = Table::create(64).value();
-  Board<8> board;
+  Board<places> board;
   std::atomic<std::uint64_t> seen{0};
   std::atomic<std::uint64_t> broken{0};
   std::atomic<int> writers{2};
   auto look = [&](std::size_t seed) {
     // Also once around when the writers are done: what they left is live.
-    for (std::size_t i = 0; i < 8 || writers.load(std::memory_order_relaxed) > 0; ++i) {
+    for (std::size_t i = 0; i < places || writers.load(std::memory_order_relaxed) > 0; ++i) {
       const auto pin = table.pin(board.at(seed + i), buffer);
       if (!pin) continue;
       seen.fetch_add(1, std::memory_order_relaxed);
@@ -109,6 +110,14 @@ TEST(HandleThreads, APinnedValueOutlivesItsWithdrawal) {
   }
   EXPECT_EQ(0U, table.size());
   EXPECT_EQ(0, Witness::alive.load());
+}
+
+TEST(HandleThreads, APinnedValueOutlivesItsWithdrawal) {
+  pin_against_withdrawal<8>(20'000);
+}
+
+TEST(HandleThreads, APinnedValueOutlivesItsWithdrawalWhereAllWantOneHandle) {
+  pin_against_withdrawal<1>(60'000);
 }
 
 TEST(HandleThreads, OfTwoThatTakeAValueOutOneDoes) {
