@@ -218,6 +218,62 @@ void say_numbers(const DeviceNumbers& first, const DeviceNumbers& second) {
   say("  NPUs at work  %.2f ms", static_cast<double>(both(&accelmm_info_npu::busy_ns)) / 1e6);
 }
 
+/// What the closing lines tell besides what the devices count.
+struct Totals {
+  std::uint64_t host_bytes;
+  std::uint64_t device_bytes;
+  std::uint64_t inode_here;
+  std::uint64_t inode_there;
+  std::uint64_t driver_mappings;
+  double elapsed_ms;
+};
+
+void say_totals(const Picture& input, const Totals& totals, const DeviceNumbers& first,
+                const DeviceNumbers& second) {
+  say("\nWhat was done:");
+  say("  picture       %u x %u, %llu pixels", input.width, input.height,
+      number(input.pixels.size()));
+  say("  memory        %llu bytes in 3 host buffers, %llu bytes of device memory in 2",
+      number(totals.host_bytes), number(totals.device_bytes));
+  say_numbers(first, second);
+  say("  shared        0 bytes copied between processes: the edges are inode %llu here, inode %llu "
+      "in the second process, and mapped by the driver process, once for each NPU (%llu times)",
+      number(totals.inode_here), number(totals.inode_there), number(totals.driver_mappings));
+  say("  time          %.1f ms from opening accel0 to the drawing, checks by the CPU included",
+      totals.elapsed_ms);
+}
+
+/// Puts the picture where accel0 reaches it, finds its edges there, and compares them with the
+/// CPU's.
+Outcome<Picture> find_edges_of(const Picture& input, EdgeFinder& finder, MonitorView& monitor) {
+  if (auto prepared = finder.prepare(input); !prepared) return refuse(prepared.error());
+  say("[3] accel0: the picture lies in host buffers (%llu bytes), room in device memory (%llu "
+      "bytes), all mapped",
+      number(finder.bytes_in(Domain::host)), number(finder.bytes_in(Domain::device)));
+  monitor.show_now();
+  auto edges = finder.find(input);
+  if (!edges) return edges;
+  if (const std::uint64_t wrong = differing(*edges, apply_on_cpu(find_edges, input)); wrong != 0)
+    return refuse("accel0's edges differ from the CPU's in " + std::to_string(wrong) + " pixels");
+  say("[4] accel0: copied in, found the edges, copied out: %llu jobs; all %llu pixels are those "
+      "that the CPU computes",
+      number(finder.npu().jobs()), number(input.pixels.size()));
+  return edges;
+}
+
+/// Checks what the second process says it did.
+Outcome<void> judge(const SecondProcess& second, std::uint64_t inode) {
+  const SecondReport& report = second.report();
+  if (report.differing_pixels != 0)
+    return refuse("accel1's drawing differs from the CPU's in " +
+                  std::to_string(report.differing_pixels) + " pixels");
+  if (report.inode != inode) return refuse("the second process received other memory");
+  say("[5] process %d imported the edges into accel1 and drew them: %llu job; all pixels are those "
+      "that the CPU computes",
+      static_cast<int>(second.pid()), number(report.jobs));
+  return {};
+}
+
 }  // namespace
 
 Outcome<void> run_application(const Setting& setting, MonitorView& monitor) {
@@ -230,21 +286,8 @@ Outcome<void> run_application(const Setting& setting, MonitorView& monitor) {
   const auto begin = Clock::now();
   auto finder = EdgeFinder::open(setting.directory);
   if (!finder) return refuse(finder.error());
-  if (auto prepared = finder->prepare(input); !prepared) return prepared;
-  const std::uint64_t host_bytes = finder->bytes_in(Domain::host);
-  const std::uint64_t device_bytes = finder->bytes_in(Domain::device);
-  say("[3] accel0: the picture lies in host buffers (%llu bytes), room in device memory (%llu "
-      "bytes), all mapped",
-      number(host_bytes), number(device_bytes));
-  monitor.show_now();
-
-  const auto edges = finder->find(input);
+  const auto edges = find_edges_of(input, *finder, monitor);
   if (!edges) return refuse(edges.error());
-  if (const std::uint64_t wrong = differing(*edges, apply_on_cpu(find_edges, input)); wrong != 0)
-    return refuse("accel0's edges differ from the CPU's in " + std::to_string(wrong) + " pixels");
-  say("[4] accel0: copied in, found the edges, copied out: %llu jobs; all %llu pixels are those "
-      "that the CPU computes",
-      number(finder->npu().jobs()), number(input.pixels.size()));
 
   auto second = SecondProcess::start(setting.directory);
   if (!second) return refuse(second.error());
@@ -254,14 +297,7 @@ Outcome<void> run_application(const Setting& setting, MonitorView& monitor) {
   if (!inode) return refuse(inode.error());
   const auto drawn = second->draw(*shared, input);
   if (!drawn) return refuse(drawn.error());
-  const SecondReport& report = second->report();
-  if (report.differing_pixels != 0)
-    return refuse("accel1's drawing differs from the CPU's in " +
-                  std::to_string(report.differing_pixels) + " pixels");
-  if (report.inode != *inode) return refuse("the second process received other memory");
-  say("[5] process %d imported the edges into accel1 and drew them: %llu job; all pixels are those "
-      "that the CPU computes",
-      static_cast<int>(second->pid()), number(report.jobs));
+  if (auto right = judge(*second, *inode); !right) return right;
   monitor.show_now();
 
   auto drawing_buffer = finder->npu().client().import_view(*drawn);
@@ -269,8 +305,14 @@ Outcome<void> run_application(const Setting& setting, MonitorView& monitor) {
   const auto drawing_bytes = drawing_buffer->map_cpu(Access::read);
   if (!drawing_bytes) return refuse("cannot look at the drawing", drawing_bytes.error());
   const Picture drawing = picture_of(drawing_bytes->bytes(), input);
-  const double elapsed = milliseconds(Clock::now() - begin);
-  const std::uint64_t driver_mappings = mappings_of(setting.driver, *inode);
+  const Totals totals{
+      .host_bytes = finder->bytes_in(Domain::host) + drawn->size().value(),
+      .device_bytes = finder->bytes_in(Domain::device),
+      .inode_here = *inode,
+      .inode_there = second->report().inode,
+      .driver_mappings = mappings_of(setting.driver, *inode),
+      .elapsed_ms = milliseconds(Clock::now() - begin),
+  };
   const auto first_numbers = ask(0, setting.directory);
   if (!first_numbers) return refuse(first_numbers.error());
   const auto second_numbers = ask(1, setting.directory);
@@ -279,17 +321,7 @@ Outcome<void> run_application(const Setting& setting, MonitorView& monitor) {
 
   say("[6] written:");
   if (auto saved = save_all(setting.out, input, *edges, drawing); !saved) return saved;
-  say("\nWhat was done:");
-  say("  picture       %u x %u, %llu pixels", input.width, input.height,
-      number(input.pixels.size()));
-  say("  memory        %llu bytes in 3 host buffers, %llu bytes of device memory in 2",
-      number(host_bytes + drawn->size().value()), number(device_bytes));
-  say_numbers(*first_numbers, *second_numbers);
-  say("  shared        0 bytes copied between processes: the edges are inode %llu here, inode %llu "
-      "in the second process, and mapped by the driver process, once for each NPU (%llu times)",
-      number(*inode), number(report.inode), number(driver_mappings));
-  say("  time          %.1f ms from opening accel0 to the drawing, checks by the CPU included",
-      elapsed);
+  say_totals(input, totals, *first_numbers, *second_numbers);
   return {};
 }
 

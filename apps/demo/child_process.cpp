@@ -36,6 +36,7 @@ namespace {
 Outcome<ChildProcess> ChildProcess::start(const std::vector<std::string>& arguments,
                                           const Wiring& wiring) {
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments)
     pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);

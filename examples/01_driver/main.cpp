@@ -77,7 +77,9 @@ class InverterDriver final : public Driver, private MmuHardware {
   std::unique_ptr<sim::NpuModel> hardware_;
 };
 
-static Runtime* running = nullptr;
+namespace {
+Runtime* running = nullptr;
+}  // namespace
 
 int main(int argc, char** argv) {
   auto runtime = Runtime::create({.directory = argc > 1 ? argv[1] : ""});

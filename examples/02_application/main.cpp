@@ -9,10 +9,14 @@
 
 using namespace accelmm;
 
-static int give_up(const char* what, const Error& error) {
+namespace {
+
+int give_up(const char* what, const Error& error) {
   std::fprintf(stderr, "%s: %s (%s)\n", what, error.what, error_text(error.code));
   return 1;
 }
+
+}  // namespace
 
 int main(int argc, char** argv) {
   const auto client = Client::connect(0, NodeKind::compute, argc > 1 ? argv[1] : "");

@@ -26,7 +26,7 @@ struct RuntimeOptions {
 /// Lifetime  destroying it stops the loop, removes all devices and ends all sessions.
 class Runtime {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<Runtime>> create(RuntimeOptions options);
+  [[nodiscard]] static Result<std::unique_ptr<Runtime>> create(const RuntimeOptions& options);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;

@@ -70,6 +70,7 @@ ConnectionEvents* DeviceHost::connect(std::uint32_t number, NodeKind kind,
 
 void DeviceHost::shut_down(Completion done) {
   std::vector<std::uint32_t> numbers;
+  numbers.reserve(devices_.size());
   for (const auto& [number, entry] : devices_) numbers.push_back(number);
   for (const std::uint32_t number : numbers) remove_device(number, Completion([](Result<void>) {}));
   // Ends when the last copy of this goes.

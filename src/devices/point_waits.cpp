@@ -36,13 +36,14 @@ void PointWaits::wait(Timeline& timeline, std::uint64_t point, std::uint64_t dea
 }
 
 void PointWaits::end(const std::shared_ptr<Wait>& wait, Result<void> result) {
-  [[maybe_unused]] const auto keep = wait;  // the list's reference goes below
-  if (!wait->done) return;
-  Completion done = std::move(*wait->done);
-  wait->done.reset();
-  transport_.cancel_timer(wait->timer);
-  wait->timeline.cancel(wait->waiter);
-  std::erase(waits_, wait);
+  const auto at = std::ranges::find(waits_, wait);
+  if (at == waits_.end()) return;
+  const std::shared_ptr<Wait> ended = std::move(*at);  // `wait` may be *at, or go with the timer
+  waits_.erase(at);
+  Completion done = std::move(*ended->done);
+  ended->done.reset();
+  transport_.cancel_timer(ended->timer);
+  ended->timeline.cancel(ended->waiter);
   done(result);
 }
 

@@ -85,7 +85,7 @@ class Runtime::State {
 Runtime::Runtime(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Runtime::~Runtime() = default;
 
-Result<std::unique_ptr<Runtime>> Runtime::create(RuntimeOptions options) try {
+Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) try {
   auto directory = prepare_directory(options.directory);
   if (!directory) return fail(directory.error());
   auto host = Region::create(Domain::host, options.host_window, ByteCount(0));
