@@ -44,9 +44,10 @@ class CheckedSource final : public SlabSource {
       return;
     }
     given_.erase(found);
+    if (left_ != ~std::uint64_t{0}) ++left_;
   }
 
-  /// How many extents may still be given.
+  /// How many more extents may be outstanding.
   void allow(std::uint64_t extents) {
     const std::lock_guard lock(mutex_);
     left_ = extents;
