@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Input: a byte for the capacity, then (operation, argument) byte pairs. Handles are live ones, stale
-// ones, and live ones with a bit flipped; the model judges what must be refused.
+// ones, and live ones with a bit flipped; the model judges what must be refused, and what a pin keeps.
 #include "property/mm/handle_model.hpp"
 
 #include <cstddef>
@@ -20,9 +20,9 @@ std::uint64_t spread(std::uint8_t argument) {
 void step(JudgedHandles& handles, std::uint8_t operation, std::uint8_t argument) {
   const std::uint64_t live = handles.live_from(spread(argument));
   const std::uint64_t any = handles.any_from(spread(argument));
-  const std::uint64_t forged = live ^ (std::uint64_t{1} << (operation / 4));
+  const std::uint64_t forged = live ^ (std::uint64_t{1} << (operation / 8 * 2 + argument % 2));
   const auto type_of = [](std::uint64_t raw) { return static_cast<std::uint8_t>(raw >> 56); };
-  switch (operation % 4) {
+  switch (operation % 8) {
     case 0:
       handles.insert(argument);
       return;
@@ -34,6 +34,19 @@ void step(JudgedHandles& handles, std::uint8_t operation, std::uint8_t argument)
         handles.remove(any, type_of(any));
       else
         handles.find(any, type_of(any));
+      return;
+    case 3:
+      handles.pin(operation < 64 ? any : live, type_of(operation < 64 ? any : live));
+      return;
+    case 4:
+      handles.unpin(argument);
+      return;
+    case 5:
+      handles.withdraw(operation < 64 ? any : live, type_of(operation < 64 ? any : live));
+      return;
+    case 6:
+      handles.pin(forged, type_of(forged));
+      handles.withdraw(forged, type_of(forged));
       return;
     default:
       handles.find(forged, type_of(forged));

@@ -7,6 +7,11 @@
 namespace accelmm::test {
 namespace {
 
+/// Few enough that most removals find no pin.
+std::size_t most_pins(const JudgedHandles& handles) {
+  return handles.capacity() / 8 + 2;
+}
+
 /// A number with all 64 bits random, as raw handles have them in their type and generation fields.
 std::uint64_t anywhere(Dice& dice) {
   return dice.roll(~std::uint64_t{0});
@@ -26,12 +31,25 @@ std::uint64_t some_handle(const JudgedHandles& handles, Dice& dice) {
   }
 }
 
+/// More pins are begun while the table grows, and more are ended while it shrinks.
 bool do_something(JudgedHandles& handles, Dice& dice, bool growing) {
-  const std::uint64_t dies = dice.roll(8);
-  if (dies < (growing ? 3U : 2U)) return handles.insert(static_cast<std::uint8_t>(dice.roll(256)));
+  const std::uint64_t dies = dice.roll(12);
+  if (dies < (growing ? 4U : 2U)) return handles.insert(static_cast<std::uint8_t>(dice.roll(256)));
+  if (dies < 5) return handles.pins() > 0 && handles.unpin(dice.roll(handles.pins()));
   const std::uint64_t raw = some_handle(handles, dice);
   const auto type = static_cast<std::uint8_t>(dice.roll(16) == 0 ? dice.roll(256) : raw >> 56);
-  return dies < 5 ? handles.remove(raw, type) : handles.find(raw, type);
+  switch (dies) {
+    case 5:
+    case 6:
+      return handles.remove(raw, type);
+    case 7:
+      return handles.withdraw(raw, type);
+    case 8:
+    case 9:
+      return handles.pins() < most_pins(handles) ? handles.pin(raw, type) : handles.find(raw, type);
+    default:
+      return handles.find(raw, type);
+  }
 }
 
 void run(const char* name, std::uint32_t capacity) {
