@@ -47,8 +47,7 @@ class MallocSubject {
 class PageSubject {
  public:
   using Piece = Extent;
-  explicit PageSubject(ByteCount region, Alignment page = Alignment(4096))
-      : pages_(make(region, page)) {}
+  explicit PageSubject(std::uint64_t bytes) : pages_(make(bytes)) {}
 
   [[nodiscard]] bool take(std::uint64_t size, Piece& piece) {
     const auto extent = pages_.allocate(ByteCount(size));
@@ -66,16 +65,16 @@ class PageSubject {
   [[nodiscard]] static std::uint64_t address(const Piece& piece) { return piece.offset.value(); }
 
   [[nodiscard]] const PageAllocator& allocator() const { return pages_; }
-  /// Aborts if an invariant is broken, or if something is still allocated.
-  void expect_whole() const {
+  /// Whether nothing is allocated. Aborts if an invariant is broken.
+  [[nodiscard]] bool whole() const {
     pages_.validate();
     const auto statistics = pages_.statistics();
-    if (statistics.free != statistics.total) std::abort();
+    return statistics.free == statistics.total;
   }
 
  private:
-  static PageAllocator make(ByteCount region, Alignment page) {
-    auto pages = PageAllocator::create({.size = region, .page = page});
+  static PageAllocator make(std::uint64_t bytes) {
+    auto pages = PageAllocator::create({.size = ByteCount(bytes), .page = Alignment(4096)});
     if (!pages) std::abort();
     return std::move(*pages);
   }
