@@ -11,36 +11,60 @@
 
 namespace accelmm {
 
-/// A buddy allocator over the page numbers of one region [0, size).
+/// How long what is allocated will probably live. Pages of different lifetimes share no chunk while
+/// there is room, so that the short-lived leave whole chunks behind.
+enum class Lifetime : std::uint8_t { short_lived, long_lived, pinned, page_tables };
+
+/// Where in its range an allocation goes: where it fragments least, lowest, or highest.
+enum class Placement : std::uint8_t { packed, bottom_up, top_down };
+
+/// What pages are known to hold.
+enum class Contents : std::uint8_t { unknown, zeros };
+
+/// An allocator over the page numbers of one region [0, size).
 ///
 /// Hands out offsets, never memory: it does not know whether they mean host bytes, device memory or
 /// bus addresses. Any page-aligned part of what it gave out may be freed on its own.
-/// Owns      its metadata: about 3 bits a page (0.0092 % of 4 KiB pages), all taken in create(), so
-///           that free, split and merge cannot fail for want of memory.
+/// Owns      its metadata: about 3.7 bits a page (0.0113 % of 4 KiB pages), all taken in create(),
+///           so that free, split and merge cannot fail for want of memory.
 /// Units     byte offsets and lengths, multiples of the page.
-/// Threads   externally synchronised (docs/mm.md "Locking").
+/// Threads   any. One page is taken from and given to a chunk that the processor leases, without a
+///           lock or an atomic instruction; everything else takes a lock.
 /// Lifetime  move-only; destroying it with live extents is allowed (they are only numbers). A
-///           moved-from allocator may only be destroyed or assigned to.
-/// Invariant every page is either allocated, or in exactly one free block or cached block; no two
-///           free buddies coexist -> validate().
-/// Cost      one page or 2 MiB from the cache O(1); otherwise O(orders + pages / 64). Only a
-/// request
-///           that no single block can serve walks blocks of about its own size.
-/// Source    Knuth, TAOCP 1, section 2.5 (buddy system); docs/mm.md, docs/adr/0003-bitmap-buddy.md.
+///           moved-from allocator may only be destroyed or assigned to. No thread may use it while
+///           it is moved or destroyed.
+/// Invariant every page is allocated or free; chunks of 512 pages that are free are buddies, those
+///           that are partly free are filed by their largest free block -> validate().
+/// Cost      a page O(1); up to 256 pages O(1), larger requests O(orders + chunks). Only a request
+///           that no single block serves walks the chunks.
+/// Source    docs/mm.md, docs/adr/0008-chunks-and-leases.md.
 class PageAllocator {
  public:
   struct Options {
-    ByteCount size;        ///< a multiple of the page, not necessarily a power of two
-    Alignment page{4096};  ///< the smallest thing handed out
+    ByteCount size;                         ///< a multiple of the page, of any factor
+    Alignment page{4096};                   ///< the smallest thing handed out
+    Contents contents = Contents::unknown;  ///< what all of it holds at first
+  };
+
+  struct Request {
+    ByteCount size;          ///< rounded up to whole pages and no further
+    Alignment alignment{1};  ///< smaller or larger than the size; at least the page
+    Lifetime lifetime = Lifetime::short_lived;
+    Placement placement = Placement::packed;
+    Range<RegionOffset> within{};  ///< empty: the whole region
   };
 
   struct Statistics {
     ByteCount total;
     ByteCount free;
     ByteCount largest_free;  ///< longest run of free pages: what allocate(n, page) can still give
+    ByteCount whole_chunks;  ///< free memory in whole chunks of 512 pages
     ByteCount metadata;      ///< bytes taken in create()
-    std::uint64_t allocations = 0;  ///< successful allocate, allocate_scattered and reserve calls
-    std::uint64_t frees = 0;        ///< successful free calls
+    ByteCount poisoned;      ///< out of use for ever
+    /// Successful calls that allocate, and that free. Kept by each processor with no atomic
+    /// instruction: a preemption at the wrong moment loses a count.
+    std::uint64_t allocations = 0;
+    std::uint64_t frees = 0;
   };
 
   /// Makes an allocator whose pages are all free.
@@ -63,27 +87,48 @@ class PageAllocator {
   /// page-table leaves fit; at any page where no such place is left.
   [[nodiscard]] Result<Extent> allocate(ByteCount size);
 
-  /// Takes `size` bytes, rounded up to whole pages, in as few pieces as a greedy choice of the
-  /// largest free blocks gives. Neighbours are merged; the longest extent comes first.
+  /// The same with all that can be asked for.
+  /// Errors  invalid_argument: size is 0, or `within` begins behind its end.
+  ///         no_memory: no such run is free inside `within` (state unchanged).
+  [[nodiscard]] Result<Extent> allocate(const Request& request);
+
+  /// Takes `size` bytes, rounded up to whole pages, in as few pieces as a greedy choice gives: one if
+  /// it can. Neighbours are merged; the longest extent comes first.
   /// Errors  invalid_argument: size is 0.
   ///         no_memory: fewer bytes are free, or no room for the list (state unchanged).
-  [[nodiscard]] Result<std::vector<Extent>> allocate_scattered(ByteCount size);
+  [[nodiscard]] Result<std::vector<Extent>> allocate_scattered(
+      ByteCount size, Lifetime lifetime = Lifetime::short_lived);
 
-  /// Takes exactly these free pages out, e.g. firmware's, or bad ones. free() gives them in.
+  /// Takes exactly these free pages out, e.g. firmware's. free() gives them in.
   /// Errors  invalid_argument: empty, unaligned, or outside the region.
   ///         address_in_use: a page of it is allocated. State unchanged in both cases.
   [[nodiscard]] Result<void> reserve(Extent extent);
 
-  /// Gives back pages that are all allocated: a whole allocation, a part, or several neighbours.
-  /// Errors  invalid_argument: empty, unaligned, outside the region, or a page of it is free
-  ///         (double free). Always detected; state unchanged.
-  [[nodiscard]] Result<void> free(Extent extent);
+  /// Takes pages out of use for ever, e.g. bad ones: free ones at once, allocated ones when they are
+  /// freed. One that another thread frees at this moment may stay in use.
+  /// Errors  invalid_argument: empty, unaligned, or outside the region.
+  ///         no_memory: no room to note it (state unchanged).
+  [[nodiscard]] Result<void> poison(Extent extent);
 
-  /// Cost  largest_free looks at the free blocks that come near the largest; with nothing but small
-  ///       blocks left it reads one bit a page.
+  /// Gives back pages that are all allocated: a whole allocation, a part, or several neighbours.
+  /// `contents` says what they hold now.
+  /// Errors  invalid_argument: empty, unaligned, outside the region, or a page of it is free
+  ///         (double free). Always detected; state unchanged. Of two frees of the same page at the
+  ///         same moment both may succeed, and the page then stays allocated.
+  [[nodiscard]] Result<void> free(Extent extent, Contents contents = Contents::unknown);
+
+  /// The first part of an extent that may hold something else than zeros, of length 0 if there is
+  /// none: what to clear before a first sight. Pages that were never handed out hold what create()
+  /// was told, others what free() was told.
+  /// Pre     the extent is allocated, and nothing was written to it since.
+  /// Errors  invalid_argument: empty, unaligned, or outside the region.
+  [[nodiscard]] Result<Extent> first_dirty(Extent extent) const;
+
+  /// Cost  one bit a page of partly free chunks, 1/64 byte a page of the others; nothing to those
+  ///       who allocate meanwhile but the lock.
   [[nodiscard]] Statistics statistics() const;
 
-  /// Checks every invariant, and aborts if one is broken.
+  /// Checks every invariant, and aborts if one is broken. No other thread may allocate meanwhile.
   /// Cost  O(metadata).
   void validate() const;
 

@@ -85,6 +85,25 @@ class BitTree {
     return none;
   }
 
+  /// The highest member that is < end, or none.
+  [[nodiscard]] std::uint64_t previous(std::uint64_t end) const {
+    if (end > size_) end = size_;
+    for (unsigned level = 0; level < depth_ && end != 0; ++level) {
+      std::uint64_t i = end - 1;
+      std::uint64_t word = levels_[level][i >> 6] << (63 - (i & 63));
+      if (word != 0) {
+        i -= static_cast<std::uint64_t>(std::countl_zero(word));
+        for (unsigned below = level; below-- > 0;) {
+          word = levels_[below][i];
+          i = (i << 6) | (63 - static_cast<std::uint64_t>(std::countl_zero(word)));
+        }
+        return i;
+      }
+      end = i >> 6;  // the words before that of i
+    }
+    return none;
+  }
+
   /// Checks the summaries against the words below, and returns the number of members.
   [[nodiscard]] std::uint64_t validate() const {
     std::uint64_t members = 0;

@@ -138,22 +138,51 @@ void FreeBlocks::take(PageRun run) {
   }
 }
 
-PageRun FreeBlocks::run_around(PageRun inner, const PageBits& allocated) const {
-  PageRun run = inner;
-  while (run.end < pages_ && !allocated.is_set(run.end)) {
-    unsigned order = std::min(static_cast<unsigned>(std::countr_zero(run.end)), orders_ - 1);
-    while (order > 0 && !trees_[order].contains(run.end >> order)) --order;
-    run.end += std::uint64_t{1} << order;  // order 0: a block of one page, or a page in no block
+PageRun FreeBlocks::lowest_within(std::uint64_t count, unsigned align_order, PageRun within) const {
+  const std::uint64_t mask = align_order < 64 ? (std::uint64_t{1} << align_order) - 1 : ~0ULL;
+  PageRun found{none, none};
+  for (unsigned order = 0; order < orders_; ++order) {
+    if (counts_[order] == 0 || (std::uint64_t{1} << order) < count) continue;
+    // The block that holds within.begin may serve with its end; else the next one.
+    for (std::uint64_t i = trees_[order].next(within.begin >> order), tries = 0;
+         i != BitTree::none && tries < 2; i = trees_[order].next(i + 1), ++tries) {
+      const Block block{order, i << order};
+      const std::uint64_t begin = (std::max(block.first_page, within.begin) + mask) & ~mask;
+      if (begin < within.begin || begin >= found.begin) break;
+      if (begin > std::min(block.end(), within.end) ||
+          std::min(block.end(), within.end) - begin < count)
+        continue;
+      found = {begin, begin + count};
+      break;
+    }
   }
-  while (run.begin > 0 && !allocated.is_set(run.begin - 1)) {
-    unsigned order = std::min(static_cast<unsigned>(std::countr_zero(run.begin)), orders_ - 1);
-    while (order > 0 && !trees_[order].contains((run.begin >> order) - 1)) --order;
-    run.begin -= std::uint64_t{1} << order;
-  }
-  return run;
+  return found;
 }
 
-void FreeBlocks::validate_order(unsigned order, const PageBits& allocated) const {
+PageRun FreeBlocks::highest_within(std::uint64_t count, unsigned align_order,
+                                   PageRun within) const {
+  const std::uint64_t mask = align_order < 64 ? (std::uint64_t{1} << align_order) - 1 : ~0ULL;
+  PageRun found{none, none};
+  for (unsigned order = 0; order < orders_; ++order) {
+    if (counts_[order] == 0 || (std::uint64_t{1} << order) < count) continue;
+    std::uint64_t below = ((within.end - 1) >> order) + 1;
+    for (unsigned tries = 0; tries < 2; ++tries) {
+      const std::uint64_t i = trees_[order].previous(below);
+      if (i == BitTree::none) break;
+      below = i;
+      const Block block{order, i << order};
+      const std::uint64_t end = std::min(block.end(), within.end);
+      const std::uint64_t low = std::max(block.first_page, within.begin);
+      if (end < count || ((end - count) & ~mask) < low) continue;
+      const std::uint64_t begin = (end - count) & ~mask;
+      if (found.begin == none || begin > found.begin) found = {begin, begin + count};
+      break;
+    }
+  }
+  return found;
+}
+
+void FreeBlocks::validate_order(unsigned order) const {
   const BitTree& tree = trees_[order];
   ACCELMM_CHECK(tree.validate() == counts_[order]);
   ACCELMM_CHECK(((nonempty_ >> order) & 1) == (counts_[order] == 0 ? 0U : 1U));
@@ -163,16 +192,15 @@ void FreeBlocks::validate_order(unsigned order, const PageBits& allocated) const
     ACCELMM_CHECK((word & (word >> 1) & even_bits) == 0);  // no two free buddies
   }
   for (std::uint64_t i = tree.next(0); i != BitTree::none; i = tree.next(i + 1)) {
-    ACCELMM_CHECK(allocated.none_set(i << order, (i + 1) << order));
     for (unsigned above = 1; order + above < orders_; ++above)
       ACCELMM_CHECK(!trees_[order + above].contains(i >> above));
   }
 }
 
-std::uint64_t FreeBlocks::validate(const PageBits& allocated) const {
+std::uint64_t FreeBlocks::validate() const {
   std::uint64_t pages = 0;
   for (unsigned order = 0; order < orders_; ++order) {
-    validate_order(order, allocated);
+    validate_order(order);
     pages += counts_[order] << order;
   }
   return pages;

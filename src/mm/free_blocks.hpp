@@ -2,7 +2,7 @@
 #pragma once
 
 #include "mm/bit_tree.hpp"
-#include "mm/page_bits.hpp"
+#include "mm/page_run.hpp"
 
 #include <array>
 #include <cstdint>
@@ -16,13 +16,6 @@ struct Block {
   std::uint64_t first_page;
   [[nodiscard]] std::uint64_t index() const { return first_page >> order; }
   [[nodiscard]] std::uint64_t end() const { return first_page + (std::uint64_t{1} << order); }
-};
-
-/// A run of pages [begin, end).
-struct PageRun {
-  std::uint64_t begin;
-  std::uint64_t end;
-  [[nodiscard]] std::uint64_t size() const { return end - begin; }
 };
 
 /// The free blocks of a buddy system over the pages [0, pages): one BitTree an order.
@@ -64,28 +57,24 @@ class FreeBlocks {
   /// Puts pages in, merging buddies. Pre: none of them is in a block.
   void give(PageRun run);
 
-  /// The longest run of free pages around a block or page, where `allocated` may know of free pages
-  /// that are in no block.
-  [[nodiscard]] PageRun run_around(PageRun inner, const PageBits& allocated) const;
+  /// The lowest or highest `count` pages inside `within`, at a multiple of 2^align_order, that one
+  /// block holds; begin == none if there are none. It looks at one block an order.
+  [[nodiscard]] PageRun lowest_within(std::uint64_t count, unsigned align_order,
+                                      PageRun within) const;
+  [[nodiscard]] PageRun highest_within(std::uint64_t count, unsigned align_order,
+                                       PageRun within) const;
 
-  /// Calls f(PageRun) -> bool for each maximal run that holds a block of at least `min_order`,
-  /// smaller orders first, until f returns true. A run may be seen once an order.
+  /// Calls f(Block) for each block, smallest orders first.
   template <class F>
-  bool any_run(unsigned min_order, const PageBits& allocated, F f) const {
-    for (unsigned order = min_order; order < orders_; ++order) {
-      const std::uint64_t round_up = (std::uint64_t{1} << order) - 1;
-      for (std::uint64_t i = trees_[order].next(0); i != BitTree::none;) {
-        const PageRun run = run_around({i << order, (i + 1) << order}, allocated);
-        if (f(run)) return true;
-        i = trees_[order].next((run.end + round_up) >> order);
-      }
-    }
-    return false;
+  void each(F f) const {
+    for (unsigned order = 0; order < orders_; ++order)
+      for (std::uint64_t i = trees_[order].next(0); i != BitTree::none;
+           i = trees_[order].next(i + 1))
+        f(Block{order, i << order});
   }
 
-  /// Checks the invariants and that every block is clear in `allocated`; returns the pages in
-  /// blocks.
-  [[nodiscard]] std::uint64_t validate(const PageBits& allocated) const;
+  /// Checks the invariants; returns the pages in blocks.
+  [[nodiscard]] std::uint64_t validate() const;
   /// Whether a block holds this page.
   [[nodiscard]] bool holds(std::uint64_t page) const;
 
@@ -96,7 +85,7 @@ class FreeBlocks {
   /// Puts pages in that cannot merge with anything outside the run.
   void give_unmerged(PageRun run);
   [[nodiscard]] unsigned order_holding(std::uint64_t page) const;
-  void validate_order(unsigned order, const PageBits& allocated) const;
+  void validate_order(unsigned order) const;
 
   std::uint64_t pages_ = 0;
   unsigned orders_ = 0;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Theory. Two structures say who has a page. PageBits holds one bit a page, set while the page is
-// allocated: it answers "may this be freed" exactly, in one word for 64 pages. FreeBlocks holds the
-// free pages as maximal buddy blocks, so that a block of any order is found in a few loads. In
-// front stand two small stacks of free blocks, one of pages and one of 2 MiB: the last freed is the
-// next given, without the splits and merges through every order that a hot page would otherwise
-// cost. A block in a stack is free in PageBits and absent from FreeBlocks, so that double free
-// stays exact and only merging waits: the stacks are emptied before a request is refused.
-#include "mm/block_cache.hpp"
-#include "mm/free_blocks.hpp"
-#include "mm/page_bits.hpp"
+// Theory. Pages are managed in chunks of 512. ChunkMap holds the truth, one or two bits a page.
+// Chunks that are free as a whole are buddies of each other, so that large requests find a block in
+// a few loads. Chunks that are partly free are filed by their largest free block and by how full
+// they are: a small request goes to the fullest chunk that serves it, which keeps the others whole
+// (a buddy system's own choice, the smallest block anywhere, leaves few chunks whole; docs/mm.md
+// has both measured). Single pages come from a chunk that the processor leases: taking one is a
+// plain store in a restartable section, and so is giving it back; a page of another chunk is given
+// back with one compare-and-swap, and its chunk is counted again by whoever next holds the lock.
+#include "base/mutex.hpp"
+#include "mm/page_space.hpp"
+#include "mm/poisoned_pages.hpp"
 
 #include <accelmm/check.hpp>
 #include <accelmm/page_allocator.hpp>
@@ -23,32 +24,28 @@ namespace accelmm {
 
 namespace {
 
-using mm::Block;
-using mm::BlockCache;
-using mm::FreeBlocks;
-using mm::PageBits;
+using mm::ChunkMap;
+using mm::PageLeases;
 using mm::PageRun;
+using mm::PageSpace;
 
-constexpr std::uint64_t none = FreeBlocks::none;
+constexpr std::uint64_t none = PageSpace::none;
 
 // The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
 
-// 16 MiB that merge late: enough for a queue of buffers in flight, 1/64 of a small 1 GiB window.
-constexpr std::size_t large_cache_limit = 8;
-constexpr std::size_t page_cache_limit = BlockCache::most;
+constexpr ChunkMap::Zeros zeros_of(Contents contents) {
+  return contents == Contents::zeros ? ChunkMap::Zeros::all : ChunkMap::Zeros::none;
+}
 
 }  // namespace
 
 struct PageAllocator::State {
-  State(const Options& options, std::unique_ptr<std::uint64_t[]> taken_words,
-        std::uint64_t word_count);
+  explicit State(const Options& options)
+      : shift(options.page.log2()),
+        pages(options.size.value() >> shift),
+        space(pages, zeros_of(options.contents)) {}
 
-  [[nodiscard]] static std::uint64_t words_for(std::uint64_t page_count) {
-    return PageBits::words_for(page_count) + FreeBlocks::words_for(page_count);
-  }
-
-  [[nodiscard]] ByteCount page_size() const { return bytes(1); }
   [[nodiscard]] ByteCount bytes(std::uint64_t count) const { return ByteCount(count << shift); }
   [[nodiscard]] Extent extent(PageRun run) const {
     return {RegionOffset(run.begin << shift), bytes(run.size())};
@@ -58,177 +55,101 @@ struct PageAllocator::State {
     if (size > bytes(pages)) return pages + 1;
     return ((size.value() - 1) >> shift) + 1;
   }
-  /// The cache whose blocks are this long, or null.
-  [[nodiscard]] BlockCache* cache_for(std::uint64_t count) {
-    if (page_cache.serves(count)) return &page_cache;
-    return large_cache.serves(count) ? &large_cache : nullptr;
+  [[nodiscard]] unsigned order_of(Alignment alignment) const {
+    return std::max(alignment.log2(), shift) - shift;
   }
   /// What is wrong with the form of an extent, or null.
   [[nodiscard]] const char* flaw_of(Extent extent) const;
   [[nodiscard]] PageRun run_of(Extent extent) const {
-    return {extent.offset.value() >> shift,
-            (extent.offset.value() + extent.length.value()) >> shift};
+    const std::uint64_t begin = extent.offset.value() >> shift;
+    return {begin, begin + (extent.length.value() >> shift)};
   }
 
-  /// Takes a run of pages and returns the first, or none.
-  [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order);
-  [[nodiscard]] std::uint64_t take_from_blocks(std::uint64_t count, unsigned align_order);
-  [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order) const;
-  [[nodiscard]] std::size_t count_pieces(std::uint64_t count) const;
-  [[nodiscard]] PageRun take_piece(std::uint64_t count);
-  void mark_allocated(PageRun run) {
-    allocated.set(run.begin, run.end);
-    free_pages -= run.size();
-  }
+  [[nodiscard]] std::uint64_t take_page(unsigned lifetime) ACCELMM_EXCLUDES(lock);
+  [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order, unsigned lifetime)
+      ACCELMM_EXCLUDES(lock);
+  [[nodiscard]] Result<void> free_page(std::uint64_t page) ACCELMM_EXCLUDES(lock);
+  [[nodiscard]] Result<void> free_run(PageRun run, Contents contents) ACCELMM_EXCLUDES(lock);
 
-  /// Gives the oldest `count` blocks of a cache to the free blocks.
-  void spill(BlockCache& cache, std::size_t count);
-  void drain();
-  [[nodiscard]] std::uint64_t longest_run() const;
-
-  unsigned shift;
-  std::uint64_t pages;
-  std::uint64_t free_pages;
-  std::uint64_t allocations = 0;
-  std::uint64_t frees = 0;
-  PageBits allocated;
-  BlockCache page_cache;
-  BlockCache large_cache;
-  FreeBlocks blocks;
-  std::uint64_t words_taken;
-  std::unique_ptr<std::uint64_t[]> words;
+  const unsigned shift;
+  const std::uint64_t pages;
+  mutable Mutex lock;
+  // Under the lock, but for what PageSpace lets any thread do.
+  PageSpace space;
+  mm::PoisonedPages poisoned ACCELMM_GUARDED_BY(lock);
+  // Written under the lock: whether free() must look at `poisoned`.
+  std::atomic<bool> any_poisoned = false;
 };
-
-PageAllocator::State::State(const Options& options, std::unique_ptr<std::uint64_t[]> taken_words,
-                            std::uint64_t word_count)
-    : shift(options.page.log2()),
-      pages(options.size.value() >> shift),
-      free_pages(pages),
-      allocated(taken_words.get(), pages),
-      blocks(taken_words.get() + PageBits::words_for(pages), pages),
-      words_taken(word_count),
-      words(std::move(taken_words)) {
-  page_cache.enable(0, page_cache_limit);
-  if (options.page.value() < large_bytes)
-    large_cache.enable(Alignment(large_bytes).log2() - shift, large_cache_limit);
-  blocks.give({0, pages});
-}
-
-void PageAllocator::State::spill(BlockCache& cache, std::size_t count) {
-  for (const std::uint64_t page : cache.pages().first(count))
-    blocks.give({page, page + (std::uint64_t{1} << cache.order())});
-  cache.drop_oldest(count);
-}
-
-void PageAllocator::State::drain() {
-  spill(page_cache, page_cache.pages().size());
-  spill(large_cache, large_cache.pages().size());
-}
-
-std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_order) {
-  if (count == 1 && align_order == 0 && !page_cache.empty()) {
-    const std::uint64_t page = page_cache.pop();
-    allocated.set(page);
-    --free_pages;
-    return page;
-  }
-  if (count > free_pages) return none;
-  std::uint64_t page = none;
-  if (BlockCache* cache = cache_for(count);
-      cache != nullptr && !cache->empty() && align_order <= cache->order())
-    page = cache->pop();
-  else
-    page = take_from_blocks(count, align_order);
-  if (page != none) mark_allocated({page, page + count});
-  return page;
-}
-
-std::uint64_t PageAllocator::State::take_from_blocks(std::uint64_t count, unsigned align_order) {
-  auto block = blocks.find(count, align_order);
-  if (!block) {
-    drain();
-    block = blocks.find(count, align_order);
-  }
-  if (block) {
-    blocks.take_front(*block, count);
-    return block->first_page;
-  }
-  const std::uint64_t page = find_run(count, align_order);
-  if (page != none) blocks.take({page, page + count});
-  return page;
-}
-
-/// The first page of a run that crosses blocks, or lies across one. Complete: it finds one if there
-/// is.
-std::uint64_t PageAllocator::State::find_run(std::uint64_t count, unsigned align_order) const {
-  if (align_order >= FreeBlocks::max_orders) align_order = FreeBlocks::max_orders;  // only page 0
-  if (count <= 64) return allocated.find_clear_run(count, align_order);
-  // A run of 2^(k+1) - 1 pages or more holds an aligned block of 2^k pages.
-  const auto inner_order = static_cast<unsigned>(std::bit_width(count + 1) - 2);
-  const std::uint64_t mask = (std::uint64_t{1} << align_order) - 1;
-  std::uint64_t found = none;
-  blocks.any_run(inner_order, allocated, [&](PageRun run) {
-    const std::uint64_t begin = (run.begin + mask) & ~mask;
-    if (begin >= run.end || run.end - begin < count) return false;
-    found = begin;
-    return true;
-  });
-  return found;
-}
-
-/// How many pieces take_piece() will give for `count` pages. Pre: the caches are empty.
-std::size_t PageAllocator::State::count_pieces(std::uint64_t count) const {
-  std::size_t pieces = 0;
-  for (unsigned order = blocks.orders(); order-- > 0 && count > 0;) {
-    const std::uint64_t whole = std::min(blocks.count(order), count >> order);
-    pieces += whole;
-    count -= whole << order;
-    if (whole < blocks.count(order) && count > 0)
-      return pieces + 1;  // the rest fits in one of these
-  }
-  ACCELMM_CHECK(count == 0);
-  return pieces;
-}
-
-/// Takes the largest block that is not larger than `count` pages, or the front of the smallest that
-/// is.
-PageRun PageAllocator::State::take_piece(std::uint64_t count) {
-  const auto fitting = static_cast<unsigned>(std::bit_width(count - 1));
-  const auto order = blocks.smallest_order_from(fitting);
-  const Block block = blocks.lowest(order ? *order : *blocks.largest_order());
-  const std::uint64_t taken = std::min(count, block.end() - block.first_page);
-  blocks.take_front(block, taken);
-  const PageRun run{block.first_page, block.first_page + taken};
-  mark_allocated(run);
-  return run;
-}
-
-std::uint64_t PageAllocator::State::longest_run() const {
-  const auto top = blocks.largest_order();
-  // Below 64 pages a word of bits tells more than a walk over blocks. With 2^top as the largest
-  // block, a longer run without cached pages holds a block of at least 2^(top-1).
-  if (!top || *top < 6) return allocated.longest_clear_run();
-  std::uint64_t longest = 0;
-  const auto note = [&longest](PageRun run) {
-    longest = std::max(longest, run.size());
-    return false;
-  };
-  blocks.any_run(*top - 1, allocated, note);
-  for (const BlockCache* cache : {&page_cache, &large_cache}) {
-    for (const std::uint64_t page : cache->pages())
-      note(blocks.run_around({page, page + (std::uint64_t{1} << cache->order())}, allocated));
-  }
-  return longest;
-}
 
 const char* PageAllocator::State::flaw_of(Extent extent) const {
   const std::uint64_t offset = extent.offset.value();
   const std::uint64_t length = extent.length.value();
   const std::uint64_t total = pages << shift;
   if (length == 0) return "extent is empty";
-  if (((offset | length) & (page_size().value() - 1)) != 0) return "extent is not whole pages";
+  if (((offset | length) & ((std::uint64_t{1} << shift) - 1)) != 0)
+    return "extent is not whole pages";
   if (offset > total || length > total - offset) return "extent lies outside the region";
   return nullptr;
+}
+
+std::uint64_t PageAllocator::State::take_page(unsigned lifetime) {
+  // Another thread of this processor may empty the new lease first: not for ever.
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    const std::uint64_t page = space.leases().take(lifetime);
+    if (page != none) return page;
+    const MutexLock held(lock);
+    space.settle();
+    if (!space.renew_lease(lifetime)) break;
+  }
+  return take(1, 0, lifetime);
+}
+
+std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_order,
+                                         unsigned lifetime) {
+  if (count > pages) return none;
+  const MutexLock held(lock);
+  space.settle();
+  std::uint64_t page = space.take(count, align_order, lifetime);
+  if (page == none) page = space.take_anywhere(count, align_order, lifetime);
+  if (page != none) space.leases().count_allocation();
+  return page;
+}
+
+Result<void> PageAllocator::State::free_page(std::uint64_t page) {
+  constexpr const char* not_allocated = "a page of the extent is not allocated";
+  ChunkMap& map = space.map();
+  const std::uint64_t c = page >> mm::chunk_order;
+  switch (space.leases().give(page)) {
+    case PageLeases::Given::done:
+      return {};
+    case PageLeases::Given::not_allocated:
+      return fail(Errc::invalid_argument, not_allocated);
+    case PageLeases::Given::not_leased:
+      break;
+  }
+  if (map.kind(c) != ChunkMap::Kind::partial) return free_run({page, page + 1}, Contents::unknown);
+  if (!map.is_allocated(page)) return fail(Errc::invalid_argument, not_allocated);
+  map.soil_page(page);
+  if (!map.free_page(page)) return fail(Errc::invalid_argument, not_allocated);
+  map.touch(c);
+  space.leases().count_free();
+  return {};
+}
+
+Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
+  const MutexLock held(lock);
+  space.settle();
+  if (!space.all(run, true) || (!poisoned.empty() && poisoned.any_retired(run)))
+    return fail(Errc::invalid_argument, "a page of the extent is not allocated");
+  space.map().set_zeros(run, zeros_of(contents));
+  if (poisoned.empty()) {
+    space.give(run);
+  } else {
+    poisoned.each_good(run, [&](PageRun good) { space.give(good); });
+    poisoned.retire(run);
+  }
+  space.leases().count_free();
+  return {};
 }
 
 PageAllocator::PageAllocator(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -242,55 +163,91 @@ Result<PageAllocator> PageAllocator::create(const Options& options) {
   const std::uint64_t pages = options.size.value() >> options.page.log2();
   if (pages > mm::BitTree::max_size)
     return fail(Errc::invalid_argument, "region has more than 2^36 pages");
-  const std::uint64_t count = State::words_for(pages);
-  std::unique_ptr<std::uint64_t[]> words(new (std::nothrow) std::uint64_t[count]());
-  if (words == nullptr) return fail(Errc::no_memory, "no room for page metadata");
-  std::unique_ptr<State> state(new (std::nothrow) State(options, std::move(words), count));
-  if (state == nullptr) return fail(Errc::no_memory, "no room for page metadata");
-  return PageAllocator(std::move(state));
+  try {
+    return PageAllocator(std::make_unique<State>(options));
+  } catch (const std::bad_alloc&) {
+    return fail(Errc::no_memory, "no room for page metadata");
+  }
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
   State& state = *state_;
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
   const std::uint64_t count = state.pages_of(size);
+  const unsigned order = state.order_of(alignment);
   const std::uint64_t page =
-      state.take(count, std::max(alignment.log2(), state.shift) - state.shift);
+      count == 1 && order == 0 ? state.take_page(0) : state.take(count, order, 0);
   if (page == none) return fail(Errc::no_memory, "no free run of that size and alignment");
-  ++state.allocations;
   return state.extent({page, page + count});
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
-  State& state = *state_;
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
-  const std::uint64_t count = state.pages_of(size);
-  const auto log2 = static_cast<unsigned>(std::bit_width(std::min(size.value(), large_bytes)) - 1);
-  const unsigned align_order = std::max(log2, state.shift) - state.shift;
-  std::uint64_t page = state.take(count, align_order);
-  if (page == none && align_order > 0) page = state.take(count, 0);
-  if (page == none) return fail(Errc::no_memory, "no free run of that size");
-  ++state.allocations;
+  const Alignment natural(std::bit_floor(std::min(size.value(), large_bytes)));
+  auto extent = allocate(size, natural);
+  if (!extent && state_->order_of(natural) > 0) extent = allocate(size, Alignment(1));
+  return extent;
+}
+
+Result<Extent> PageAllocator::allocate(const Request& request) {
+  State& state = *state_;
+  if (request.size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
+  if (request.within.end < request.within.begin)
+    return fail(Errc::invalid_argument, "the range ends before it begins");
+  const std::uint64_t count = state.pages_of(request.size);
+  const unsigned order = state.order_of(request.alignment);
+  const auto lifetime = static_cast<unsigned>(request.lifetime);
+  std::uint64_t page = none;
+  if (request.within.empty() && request.placement == Placement::packed) {
+    page =
+        count == 1 && order == 0 ? state.take_page(lifetime) : state.take(count, order, lifetime);
+  } else {
+    const std::uint64_t mask = (std::uint64_t{1} << state.shift) - 1;
+    PageRun within{0, state.pages};
+    if (!request.within.empty())
+      within = {(request.within.begin.value() >> state.shift) +
+                    ((request.within.begin.value() & mask) != 0 ? 1 : 0),
+                std::min(request.within.end.value() >> state.shift, state.pages)};
+    if (within.begin < within.end && count <= within.size()) {
+      const MutexLock held(state.lock);
+      state.space.settle();
+      page = state.space.take_within(count, order, lifetime, within,
+                                     request.placement == Placement::top_down
+                                         ? PageSpace::Direction::down
+                                         : PageSpace::Direction::up);
+      if (page != none) state.space.leases().count_allocation();
+    }
+  }
+  if (page == none) return fail(Errc::no_memory, "no free run of that size, alignment and range");
   return state.extent({page, page + count});
 }
 
-Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size) {
+Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size, Lifetime lifetime) {
   State& state = *state_;
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
-  std::uint64_t count = state.pages_of(size);
-  if (count > state.free_pages) return fail(Errc::no_memory, "fewer bytes are free");
-  state.drain();
+  const std::uint64_t count = state.pages_of(size);
+  if (count > state.pages) return fail(Errc::no_memory, "fewer bytes are free");
+  const auto group = static_cast<unsigned>(lifetime);
   std::vector<Extent> extents;
   try {
-    extents.reserve(state.count_pieces(count));
+    const MutexLock held(state.lock);
+    state.space.settle();
+    extents.reserve(1);
+    if (const std::uint64_t page = state.space.take(count, 0, group); page != none) {
+      extents.push_back(state.extent({page, page + count}));
+    } else {
+      const std::vector<PageRun> runs = state.space.plan_scattered(count);
+      extents.reserve(runs.size());
+      for (const PageRun& run : runs) {
+        state.space.take_run(run, group);
+        extents.push_back(state.extent(run));
+      }
+    }
+    if (!extents.empty()) state.space.leases().count_allocation();
   } catch (const std::bad_alloc&) {
     return fail(Errc::no_memory, "no room for the list of extents");
   }
-  while (count > 0) {
-    const PageRun run = state.take_piece(count);
-    extents.push_back(state.extent(run));
-    count -= run.size();
-  }
+  if (extents.empty()) return fail(Errc::no_memory, "fewer bytes are free");
   std::ranges::sort(extents, {}, &Extent::offset);
   auto last = extents.begin();
   for (auto next = last + 1; next != extents.end(); ++next) {
@@ -303,7 +260,6 @@ Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size) {
   std::ranges::sort(extents, [](const Extent& a, const Extent& b) {
     return a.length != b.length ? a.length > b.length : a.offset < b.offset;
   });
-  ++state.allocations;
   return extents;
 }
 
@@ -311,71 +267,75 @@ Result<void> PageAllocator::reserve(Extent extent) {
   State& state = *state_;
   if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
   const PageRun run = state.run_of(extent);
-  if (!state.allocated.none_set(run.begin, run.end))
+  const MutexLock held(state.lock);
+  if (!state.space.all(run, false))
     return fail(Errc::address_in_use, "a page of the extent is allocated");
-  state.drain();
-  state.blocks.take(run);
-  state.mark_allocated(run);
-  ++state.allocations;
+  state.space.gather();
+  if (!state.space.all(run, false))  // by another processor, until its lease ended
+    return fail(Errc::address_in_use, "a page of the extent is allocated");
+  state.space.take_run(run, static_cast<unsigned>(Lifetime::pinned));
+  state.space.leases().count_allocation();
   return {};
 }
 
-Result<void> PageAllocator::free(Extent extent) {
+Result<void> PageAllocator::poison(Extent extent) {
   State& state = *state_;
   if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
   const PageRun run = state.run_of(extent);
-  const bool one_page = run.size() == 1;
-  if (one_page ? !state.allocated.is_set(run.begin) : !state.allocated.all_set(run.begin, run.end))
-    return fail(Errc::invalid_argument, "a page of the extent is not allocated");
-  if (one_page)
-    state.allocated.clear(run.begin);
-  else
-    state.allocated.clear(run.begin, run.end);
-  state.free_pages += run.size();
-  ++state.frees;
-  BlockCache* cache = state.cache_for(run.size());
-  if (cache == nullptr || (run.begin & (run.size() - 1)) != 0) {
-    state.blocks.give(run);
-    return {};
+  const MutexLock held(state.lock);
+  try {
+    state.poisoned.reserve(run);
+  } catch (const std::bad_alloc&) {
+    return fail(Errc::no_memory, "no room to note bad pages");
   }
-  if (cache->full()) state.spill(*cache, cache->pages().size() / 2);
-  cache->push(run.begin);
+  state.any_poisoned.store(true, std::memory_order_seq_cst);
+  state.space.gather();
+  for (std::uint64_t page = run.begin; page < run.end; ++page) {
+    if (state.poisoned.contains(page)) continue;
+    const bool in_use = state.space.map().is_allocated(page);
+    if (!in_use) state.space.take_run({page, page + 1}, static_cast<unsigned>(Lifetime::pinned));
+    state.poisoned.add(page, in_use);
+  }
   return {};
+}
+
+Result<void> PageAllocator::free(Extent extent, Contents contents) {
+  State& state = *state_;
+  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
+  const PageRun run = state.run_of(extent);
+  if (run.size() == 1 && contents == Contents::unknown &&
+      !state.any_poisoned.load(std::memory_order_relaxed))
+    return state.free_page(run.begin);
+  return state.free_run(run, contents);
+}
+
+Result<Extent> PageAllocator::first_dirty(Extent extent) const {
+  const State& state = *state_;
+  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
+  const ChunkMap& map = state.space.map();
+  PageRun run = state.run_of(extent);
+  while (!run.empty() && map.is_zero(run.begin)) ++run.begin;
+  std::uint64_t end = run.begin;
+  while (end < run.end && !map.is_zero(end)) ++end;
+  return state.extent({run.begin, end});
 }
 
 PageAllocator::Statistics PageAllocator::statistics() const {
   const State& state = *state_;
+  const MutexLock held(state.lock);
   return {.total = state.bytes(state.pages),
-          .free = state.bytes(state.free_pages),
-          .largest_free = state.bytes(state.longest_run()),
-          .metadata = ByteCount(state.words_taken * sizeof(std::uint64_t) + sizeof(State)),
-          .allocations = state.allocations,
-          .frees = state.frees};
+          .free = state.bytes(state.space.free_pages()),
+          .largest_free = state.bytes(state.space.longest_run()),
+          .whole_chunks = state.bytes(state.space.whole_chunk_pages()),
+          .metadata = ByteCount(state.space.metadata_bytes() + sizeof(State)),
+          .poisoned = state.bytes(state.poisoned.count()),
+          .allocations = state.space.leases().allocations(),
+          .frees = state.space.leases().frees()};
 }
 
 void PageAllocator::validate() const {
-  const State& state = *state_;
-  std::uint64_t free_pages = state.blocks.validate(state.allocated);
-  for (const BlockCache* cache : {&state.page_cache, &state.large_cache}) {
-    const std::uint64_t size = std::uint64_t{1} << cache->order();
-    const auto pages = cache->pages();
-    for (std::size_t i = 0; i < pages.size(); ++i) {
-      ACCELMM_CHECK((pages[i] & (size - 1)) == 0);
-      ACCELMM_CHECK(state.allocated.none_set(pages[i], pages[i] + size));
-      ACCELMM_CHECK(std::ranges::find(pages.subspan(i + 1), pages[i]) == pages.end());
-      const PageRun run{pages[i], pages[i] + size};
-      for (std::uint64_t page = run.begin; page < run.end; ++page)
-        ACCELMM_CHECK(!state.blocks.holds(page));
-      free_pages += size;
-    }
-  }
-  for (const std::uint64_t page : state.page_cache.pages())
-    for (const std::uint64_t large : state.large_cache.pages())
-      ACCELMM_CHECK(page < large || page - large >= std::uint64_t{1} << state.large_cache.order());
-  // Blocks and cached blocks are disjoint and clear: with both sums equal they are all that is
-  // clear.
-  ACCELMM_CHECK(free_pages == state.free_pages);
-  ACCELMM_CHECK(free_pages == state.allocated.validate());
+  const MutexLock held(state_->lock);
+  state_->space.validate();
 }
 
 }  // namespace accelmm

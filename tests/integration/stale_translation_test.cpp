@@ -165,9 +165,8 @@ class StaleTranslation : public testing::Test {
     wait_until_no_session_is_left();
     const Client client = host.connect();
     EXPECT_EQ(asid, value(client.session_info()).asid);
-    // Device memory that the first session had stays taken, so that the second picture lies
-    // elsewhere.
-    const Buffer hole = value(client.allocate(4_MiB, {.domain = Domain::device}));
+    // What the first picture's place goes to, so that the second one lies elsewhere.
+    const Buffer hole = value(client.allocate(picture_bytes, {.domain = Domain::device}));
     const Buffer b = upload(client, second);
     const auto at_b = map_at(b, picture_place);
     const auto picture = convolve(client, picture_place);

@@ -4,6 +4,7 @@
 // allocation from now fails, and so that what is not given back is counted.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -28,10 +29,13 @@ class FailingNew {
   [[nodiscard]] bool happened() const { return heap.fail_after < 0; }
 };
 
-[[nodiscard]] inline void* take_block(std::size_t size) noexcept {
+[[nodiscard]] inline void* take_block(std::size_t size, std::align_val_t alignment = {}) noexcept {
   ++heap.calls;
   if (heap.fail_after >= 0 && heap.fail_after-- == 0) return nullptr;
-  void* block = std::malloc(size == 0 ? 1 : size);
+  const auto multiple = static_cast<std::size_t>(alignment);
+  void* block = multiple > alignof(std::max_align_t)
+                    ? std::aligned_alloc(multiple, (size + multiple - 1) / multiple * multiple)
+                    : std::malloc(size == 0 ? 1 : size);
   if (block != nullptr) ++heap.live;
   return block;
 }
@@ -58,6 +62,33 @@ void* operator new[](std::size_t size) {
 }
 void* operator new[](std::size_t size, const std::nothrow_t& tag) noexcept {
   return operator new(size, tag);
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  void* block = accelmm::test::take_block(size, alignment);
+  if (block == nullptr) throw std::bad_alloc();
+  return block;
+}
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return operator new(size, alignment);
+}
+void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return accelmm::test::take_block(size, alignment);
+}
+void* operator new[](std::size_t size, std::align_val_t alignment,
+                     const std::nothrow_t& tag) noexcept {
+  return operator new(size, alignment, tag);
+}
+void operator delete(void* block, std::align_val_t) noexcept {
+  accelmm::test::give_block(block);
+}
+void operator delete(void* block, std::size_t, std::align_val_t) noexcept {
+  accelmm::test::give_block(block);
+}
+void operator delete[](void* block, std::align_val_t) noexcept {
+  accelmm::test::give_block(block);
+}
+void operator delete[](void* block, std::size_t, std::align_val_t) noexcept {
+  accelmm::test::give_block(block);
 }
 void operator delete(void* block) noexcept {
   accelmm::test::give_block(block);

@@ -109,7 +109,7 @@ TEST_P(OutOfMemoryTest, MappingFailsCleanly) {
   const long failed = fail_each_allocation(
       [&] { mapped = space->map(runs, GetParam(), Access::read_write); }, judge);
   EXPECT_TRUE(mapped.has_value()) << "with no failure";
-  EXPECT_GT(failed, 1);
+  EXPECT_GE(failed, 1);
   EXPECT_GT(refused, 0);
   release(space->unmap_all());
 }

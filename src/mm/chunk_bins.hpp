@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "mm/bit_tree.hpp"
+#include "mm/chunk_bits.hpp"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+namespace accelmm::mm {
+
+inline constexpr unsigned lifetimes = 4;
+
+/// The chunks that are partly free and leased by nobody, by lifetime, by the order of their largest
+/// free block, and by how full they are.
+///
+/// A request takes from the smallest order that serves it, and there from the fullest chunk: large
+/// blocks and emptier chunks are left alone and become whole (docs/mm.md has the measurements).
+///
+/// Owns      its words: 144 bits a chunk.
+/// Threads   externally synchronised.
+/// Cost      insert and erase O(1), best O(orders), lowest and highest O(orders x fullness).
+class ChunkBins {
+ public:
+  static constexpr unsigned orders = chunk_order;  // of a partial chunk: 0 to 8
+  // 1, 4, 8 and 16 keep equally many chunks whole (docs/mm.md), so few do.
+  static constexpr unsigned fills = 4;
+  static constexpr std::uint64_t none = BitTree::none;
+
+  ChunkBins() = default;
+  /// Throws std::bad_alloc.
+  explicit ChunkBins(std::uint64_t chunks);
+
+  [[nodiscard]] std::size_t metadata_bytes() const { return words_taken_ * sizeof(std::uint64_t); }
+
+  /// Pre: order < orders, 0 < free_pages < chunk_pages; not in a bin / in this bin.
+  void insert(unsigned lifetime, unsigned order, unsigned free_pages, std::uint64_t chunk);
+  void erase(unsigned lifetime, unsigned order, unsigned free_pages, std::uint64_t chunk);
+  [[nodiscard]] bool contains(unsigned lifetime, unsigned order, unsigned free_pages,
+                              std::uint64_t chunk) const {
+    return tree(lifetime, order, fill_of(free_pages)).contains(chunk);
+  }
+  /// Whether two counts of free pages belong in the same bin.
+  [[nodiscard]] static bool same_fill(unsigned a, unsigned b) { return fill_of(a) == fill_of(b); }
+  /// Chunks in all bins.
+  [[nodiscard]] std::uint64_t validate() const;
+
+  /// The chunk to take a block of `order` from, or none.
+  [[nodiscard]] std::uint64_t best(unsigned lifetime, unsigned order) const;
+  /// The lowest (highest) chunk in [begin, end) that has a block of `order`, or none.
+  [[nodiscard]] std::uint64_t lowest(unsigned lifetime, unsigned order, std::uint64_t begin,
+                                     std::uint64_t end) const;
+  [[nodiscard]] std::uint64_t highest(unsigned lifetime, unsigned order, std::uint64_t begin,
+                                      std::uint64_t end) const;
+
+ private:
+  [[nodiscard]] static unsigned fill_of(unsigned free_pages) {
+    return free_pages / (chunk_pages / fills);
+  }
+  [[nodiscard]] static unsigned index(unsigned lifetime, unsigned order, unsigned fill) {
+    return (lifetime * orders + order) * fills + fill;
+  }
+  [[nodiscard]] const BitTree& tree(unsigned lifetime, unsigned order, unsigned fill) const {
+    return trees_[index(lifetime, order, fill)];
+  }
+
+  std::size_t words_taken_ = 0;
+  std::unique_ptr<std::uint64_t[]> words_;
+  std::array<BitTree, lifetimes * orders * fills> trees_;
+  std::array<std::uint32_t, lifetimes * orders * fills> counts_{};
+  std::array<std::array<std::uint8_t, orders>, lifetimes> filled_{};  // bit f: fill f is not empty
+};
+
+}  // namespace accelmm::mm

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mm/chunk_bits.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace accelmm::mm {
+
+namespace {
+
+constexpr unsigned word_order = 6;
+
+// All words of a chunk, worked on side by side.
+using Lanes [[gnu::vector_size(sizeof(ChunkBits))]] = std::uint64_t;
+
+void load(Lanes& lanes, const ChunkBits& bits) {
+  std::memcpy(&lanes, bits.data(), sizeof lanes);
+}
+
+std::uint64_t any(const Lanes& lanes) {
+  return ((lanes[0] | lanes[1]) | (lanes[2] | lanes[3])) |
+         ((lanes[4] | lanes[5]) | (lanes[6] | lanes[7]));
+}
+
+// The positions of a word that are multiples of 2^order.
+constexpr std::array<std::uint64_t, word_order + 1> aligned = {
+    0xffff'ffff'ffff'ffff, 0x5555'5555'5555'5555, 0x1111'1111'1111'1111, 0x0101'0101'0101'0101,
+    0x0001'0001'0001'0001, 0x0000'0001'0000'0001, 0x0000'0000'0000'0001,
+};
+
+// Makes of the free blocks of `order`, named by their first pages, those of order + 1.
+void merge(Lanes& blocks, unsigned order) {
+  blocks &= (blocks >> (1U << order)) & aligned[order + 1];
+}
+
+// Bit w is set where word w is free as a whole.
+unsigned whole_words(const ChunkBits& bits) {
+  unsigned whole = 0;
+  for (unsigned w = 0; w < chunk_words; ++w)
+    whole |= static_cast<unsigned>(bits[w] == ~std::uint64_t{0}) << w;
+  return whole;
+}
+
+constexpr std::array<unsigned, 4> aligned_words = {0xff, 0x55, 0x11, 0x01};
+
+unsigned merged_words(unsigned whole, unsigned order) {
+  const unsigned step = 1U << (order - word_order);
+  return whole & (whole >> step) & aligned_words[order - word_order + 1];
+}
+
+// best_block() for blocks of at least 64 pages, of which `whole` has those of `order`.
+ChunkBlock best_of_words(unsigned whole, unsigned order) {
+  for (; whole != 0; ++order) {
+    const unsigned above = order < chunk_order ? merged_words(whole, order) : 0;
+    const unsigned step = order < chunk_order ? 1U << (order - word_order) : 0;
+    const unsigned alone = whole & ~(above | above << step);
+    if (alone != 0) return {static_cast<unsigned>(std::countr_zero(alone)) * 64, order};
+    whole = above;
+  }
+  return {no_page, no_order};
+}
+
+unsigned order_of_words(unsigned whole, unsigned at_most) {
+  unsigned order = word_order;
+  for (; order < at_most; ++order) {
+    whole = merged_words(whole, order);
+    if (whole == 0) break;
+  }
+  return order;
+}
+
+// Whether all pages of a block are set.
+bool holds(const ChunkBits& bits, unsigned first_page, unsigned order) {
+  const unsigned end = first_page + (1U << order);
+  for (unsigned w = first_page / 64; w * 64 < end; ++w) {
+    const std::uint64_t mask = mask_of(w, first_page, end);
+    if ((bits[w] & mask) != mask) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+unsigned count(const ChunkBits& bits) {
+  int total = 0;
+  for (const std::uint64_t word : bits) total += std::popcount(word);
+  return static_cast<unsigned>(total);
+}
+
+unsigned largest_order(const ChunkBits& bits, unsigned at_most) {
+  if (at_most >= word_order)
+    if (const unsigned whole = whole_words(bits); whole != 0) return order_of_words(whole, at_most);
+  Lanes blocks;
+  load(blocks, bits);
+  if (any(blocks) == 0) return no_order;
+  for (unsigned order = 0; order < std::min(at_most, word_order); ++order) {
+    merge(blocks, order);
+    if (any(blocks) == 0) return order;
+  }
+  return std::min(at_most, word_order);
+}
+
+unsigned grown_order(const ChunkBits& bits, unsigned begin, unsigned end, unsigned before) {
+  // A run of 2^(k+1) - 1 pages or more holds an aligned block of 2^k pages.
+  unsigned order = static_cast<unsigned>(std::bit_width(end - begin + 1)) - 2;
+  if (before != no_order) order = std::max(order, before);
+  for (unsigned above = order + 1; above <= chunk_order; ++above) {
+    bool found = false;
+    const unsigned size = 1U << above;
+    for (unsigned page = begin & ~(size - 1); page < end && !found; page += size)
+      found = holds(bits, page, above);
+    if (!found) break;
+    order = above;
+  }
+  return order;
+}
+
+ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
+  if (order > word_order) {
+    unsigned whole = whole_words(bits);
+    for (unsigned o = word_order; o < order; ++o) whole = merged_words(whole, o);
+    return best_of_words(whole, order);
+  }
+  Lanes blocks;
+  load(blocks, bits);
+  for (unsigned o = 0; o < order; ++o) merge(blocks, o);
+  for (unsigned o = order; o < word_order; ++o) {
+    Lanes above = blocks;
+    merge(above, o);
+    const Lanes alone = blocks & ~(above | above << (1U << o));
+    if (any(alone) != 0) {
+      unsigned w = 0;
+      while (alone[w] == 0) ++w;
+      return {w * 64 + static_cast<unsigned>(std::countr_zero(alone[w])), o};
+    }
+    blocks = above;
+  }
+  return best_of_words(whole_words(bits), word_order);
+}
+
+}  // namespace accelmm::mm

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mm/chunk_map.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace accelmm::mm {
+
+ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
+    : pages_(pages),
+      chunks_((pages + chunk_pages - 1) >> chunk_order),
+      touched_words_(words_of(chunks_)),
+      summary_words_(words_of(touched_words_)),
+      taken_(new per_cpu::Word[chunks_ * chunk_words]()),
+      given_(new per_cpu::Word[chunks_ * chunk_words]()),
+      zero_(new per_cpu::Word[chunks_ * chunk_words]()),
+      descriptors_(new Chunk[chunks_]()),
+      touched_(new per_cpu::Word[touched_words_]()),
+      summary_(new per_cpu::Word[summary_words_]()) {
+  for (std::uint64_t c = 0; c < chunks_; ++c)
+    descriptors_[c].zeros.store(zeros, std::memory_order_relaxed);
+  const auto tail = static_cast<unsigned>(pages & (chunk_pages - 1));
+  if (tail == 0) return;
+  make_partial(chunks_ - 1);
+  take(chunks_ - 1, tail, chunk_pages);
+}
+
+std::size_t ChunkMap::metadata_bytes() const {
+  return (3 * chunks_ * chunk_words + touched_words_ + summary_words_) * sizeof(per_cpu::Word) +
+         chunks_ * sizeof(Chunk);
+}
+
+ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
+  ChunkBits bits;
+  switch (kind(c)) {
+    case Kind::free:
+      bits.fill(~std::uint64_t{0});
+      break;
+    case Kind::allocated:
+      bits.fill(0);
+      break;
+    case Kind::partial:
+      for (unsigned w = 0; w < chunk_words; ++w) bits[w] = free_word(c * chunk_words + w);
+      break;
+  }
+  return bits;
+}
+
+bool ChunkMap::is_allocated(std::uint64_t page) const {
+  const Kind kind = this->kind(page >> chunk_order);
+  if (kind != Kind::partial) return kind == Kind::allocated;
+  return (free_word(page >> 6) >> (page & 63) & 1) == 0;
+}
+
+bool ChunkMap::free_page(std::uint64_t page) {
+  const std::uint64_t bit = std::uint64_t{1} << (page & 63);
+  per_cpu::Word& word = given_[page >> 6];
+  std::uint64_t given = word.load(std::memory_order_acquire);
+  do {
+    const std::uint64_t taken = taken_[page >> 6].load(std::memory_order_acquire);
+    if (((taken ^ given) & bit) == 0) return false;
+  } while (!word.compare_exchange_weak(given, given ^ bit, std::memory_order_seq_cst,
+                                       std::memory_order_acquire));
+  return true;
+}
+
+void ChunkMap::make_partial(std::uint64_t c) {
+  Chunk& chunk = descriptors_[c];
+  const Kind kind = chunk.kind.load(std::memory_order_relaxed);
+  ACCELMM_DCHECK(kind != Kind::partial);
+  const std::uint64_t differ = kind == Kind::allocated ? ~std::uint64_t{0} : 0;
+  for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
+    taken_[w].store(given_[w].load(std::memory_order_acquire) ^ differ, std::memory_order_relaxed);
+  chunk.free_pages = kind == Kind::allocated ? 0 : chunk_pages;
+  chunk.order = no_order;
+  if (chunk.zeros.load(std::memory_order_relaxed) == Zeros::all) spell_zeros(c);
+  chunk.kind.store(Kind::partial, std::memory_order_release);
+}
+
+void ChunkMap::take(std::uint64_t c, unsigned begin, unsigned end) {
+  for (unsigned w = begin / 64; w * 64 < end; ++w) {
+    per_cpu::Word& word = taken_[c * chunk_words + w];
+    word.store(word.load(std::memory_order_relaxed) ^ mask_of(w, begin, end),
+               std::memory_order_release);
+  }
+}
+
+void ChunkMap::give(std::uint64_t c, unsigned begin, unsigned end) {
+  const bool leased = descriptors_[c].lease.load(std::memory_order_relaxed) != 0;
+  for (unsigned w = begin / 64; w * 64 < end; ++w) {
+    const std::uint64_t mask = mask_of(w, begin, end);
+    per_cpu::Word& word = (leased ? given_ : taken_)[c * chunk_words + w];
+    if (leased)
+      word.fetch_xor(mask, std::memory_order_acq_rel);
+    else
+      word.store(word.load(std::memory_order_relaxed) ^ mask, std::memory_order_release);
+  }
+}
+
+void ChunkMap::spell_zeros(std::uint64_t c) {
+  std::atomic<Zeros>& known = descriptors_[c].zeros;
+  const bool all = known.load(std::memory_order_relaxed) == Zeros::all;
+  for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
+    zero_[w].store(all ? ~std::uint64_t{0} : 0, std::memory_order_relaxed);
+  known.store(Zeros::some, std::memory_order_release);
+}
+
+void ChunkMap::set_zeros(PageRun run, Zeros zeros) {
+  while (!run.empty()) {
+    const std::uint64_t c = run.begin >> chunk_order;
+    const auto first = static_cast<unsigned>(run.begin & (chunk_pages - 1));
+    const auto last =
+        static_cast<unsigned>(std::min<std::uint64_t>(chunk_pages, first + run.size()));
+    run.begin += last - first;
+    std::atomic<Zeros>& known = descriptors_[c].zeros;
+    if (known.load(std::memory_order_relaxed) == zeros) continue;
+    if (last - first == chunk_pages && (zeros == Zeros::none || kind(c) != Kind::partial)) {
+      known.store(zeros, std::memory_order_release);
+      continue;
+    }
+    if (known.load(std::memory_order_relaxed) != Zeros::some) spell_zeros(c);
+    for (unsigned w = first / 64; w * 64 < last; ++w) {
+      const std::uint64_t mask = mask_of(w, first, last);
+      per_cpu::Word& word = zero_[c * chunk_words + w];
+      if (zeros == Zeros::all)
+        word.fetch_or(mask, std::memory_order_acq_rel);
+      else
+        word.fetch_and(~mask, std::memory_order_acq_rel);
+    }
+  }
+}
+
+bool ChunkMap::is_zero(std::uint64_t page) const {
+  switch (descriptors_[page >> chunk_order].zeros.load(std::memory_order_acquire)) {
+    case Zeros::none:
+      return false;
+    case Zeros::all:
+      return true;
+    case Zeros::some:
+      return (zero_[page >> 6].load(std::memory_order_acquire) >> (page & 63) & 1) != 0;
+  }
+  return false;
+}
+
+void ChunkMap::touch(std::uint64_t c) {
+  const std::uint64_t bit = std::uint64_t{1} << (c & 63);
+  per_cpu::Word& word = touched_[c >> 6];
+  // The page was freed before this look, and whoever clears the bit counts after: set means seen.
+  if ((word.load(std::memory_order_seq_cst) & bit) == 0) {
+    word.fetch_or(bit, std::memory_order_seq_cst);
+    summary_[c >> 12].fetch_or(std::uint64_t{1} << ((c >> 6) & 63), std::memory_order_seq_cst);
+  }
+  if (!any_touched_.load(std::memory_order_seq_cst))
+    any_touched_.store(true, std::memory_order_seq_cst);
+}
+
+}  // namespace accelmm::mm

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mm/page_space.hpp"
+
+#include <accelmm/check.hpp>
+
+#include <algorithm>
+#include <bit>
+
+namespace accelmm::mm {
+
+namespace {
+
+// Whole chunks that go out again as they came in, without the buddies: 16 MiB of 4 KiB pages,
+// enough for a queue of buffers in flight.
+constexpr std::size_t stack_limit = 8;
+
+constexpr std::uint64_t pages_of(std::uint64_t chunks) {
+  return chunks << chunk_order;
+}
+
+constexpr std::uint64_t chunks_for(std::uint64_t pages) {
+  return (pages + chunk_pages - 1) >> chunk_order;
+}
+
+unsigned in_chunk(std::uint64_t page) {
+  return static_cast<unsigned>(page & (chunk_pages - 1));
+}
+
+// Calls f(chunk, begin, end) for the part of a run that lies in each chunk.
+template <class F>
+void each_chunk(PageRun run, F f) {
+  while (!run.empty()) {
+    const unsigned begin = in_chunk(run.begin);
+    const auto end = static_cast<unsigned>(
+        std::min<std::uint64_t>(chunk_pages, std::uint64_t{begin} + run.size()));
+    f(run.begin >> chunk_order, begin, end);
+    run.begin += end - begin;
+  }
+}
+
+}  // namespace
+
+PageSpace::PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros)
+    : map_(pages, zeros),
+      bins_(map_.chunks()),
+      whole_chunks_(pages >> chunk_order),
+      // A region of less than a chunk has no whole one; its buddies stay empty.
+      words_(new std::uint64_t[FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1))]()),
+      chunks_(words_.get(), std::max<std::uint64_t>(whole_chunks_, 1)),
+      leases_(map_) {
+  stack_.enable(0, stack_limit);
+  if (whole_chunks_ > 0) chunks_.give({0, whole_chunks_});
+  if (whole_chunks_ < map_.chunks()) rebin(whole_chunks_);
+}
+
+std::size_t PageSpace::metadata_bytes() const {
+  return map_.metadata_bytes() + bins_.metadata_bytes() + leases_.metadata_bytes() +
+         FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1)) * sizeof(std::uint64_t) +
+         sizeof(PageSpace);
+}
+
+void PageSpace::settle_touched() {
+  map_.each_touched([this](std::uint64_t c) {
+    const ChunkMap::Chunk& chunk = map_.chunk(c);
+    if (map_.kind(c) != Kind::partial || chunk.lease.load(std::memory_order_seq_cst) != 0) return;
+    unbin(c);
+    rebin(c);
+  });
+}
+
+void PageSpace::unbin(std::uint64_t c) {
+  ChunkMap::Chunk& chunk = map_.chunk(c);
+  if (chunk.order == no_order) return;
+  bins_.erase(chunk.lifetime.load(std::memory_order_relaxed), chunk.order, chunk.free_pages, c);
+  chunk.order = no_order;
+}
+
+void PageSpace::file(std::uint64_t c, unsigned free_pages, unsigned order) {
+  ChunkMap::Chunk& chunk = map_.chunk(c);
+  chunk.free_pages = static_cast<std::uint16_t>(free_pages);
+  chunk.order = static_cast<std::uint8_t>(order);
+  if (order != no_order)
+    bins_.insert(chunk.lifetime.load(std::memory_order_relaxed), order, free_pages, c);
+}
+
+// Files a chunk whose count changed. Pages that were freed without the lock meanwhile show in
+// `order` and not in `free_pages`: then it is counted anew, so that a filed chunk has at least the
+// pages of its largest block.
+void PageSpace::refile(std::uint64_t c, unsigned free_pages, unsigned order) {
+  ChunkMap::Chunk& chunk = map_.chunk(c);
+  if (free_pages < 1U << order) {
+    unbin(c);
+    rebin(c);
+  } else if (order == chunk.order && ChunkBins::same_fill(free_pages, chunk.free_pages)) {
+    chunk.free_pages = static_cast<std::uint16_t>(free_pages);
+  } else {
+    unbin(c);
+    file(c, free_pages, order);
+  }
+}
+
+// Files a chunk that nobody leases after pages of it were given.
+void PageSpace::refile_given(std::uint64_t c, unsigned begin, unsigned end) {
+  const ChunkMap::Chunk& chunk = map_.chunk(c);
+  const unsigned free_pages = chunk.free_pages + (end - begin);
+  if (free_pages == chunk_pages) {
+    unbin(c);
+    give_chunks({c, c + 1});
+    return;
+  }
+  refile(c, free_pages, grown_order(map_.free_bits(c), begin, end, chunk.order));
+}
+
+// Counts a partial chunk that is in no bin, and puts it where it belongs now.
+void PageSpace::rebin(std::uint64_t c) {
+  const ChunkBits bits = map_.free_bits(c);
+  const unsigned free_pages = count(bits);
+  if (free_pages == chunk_pages)
+    give_chunks({c, c + 1});
+  else
+    file(c, free_pages, largest_order(bits));
+}
+
+// Takes `count` pages of a block of `order`. Pre: the chunk is in a bin of that order or a larger.
+std::uint64_t PageSpace::take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order) {
+  const ChunkMap::Chunk& chunk = map_.chunk(c);
+  ChunkBits bits = map_.free_bits(c);
+  const ChunkBlock block = best_block(bits, order);
+  ACCELMM_CHECK(block.first_page != no_page);
+  const auto end = static_cast<unsigned>(block.first_page + count);
+  map_.take(c, block.first_page, end);
+  for (unsigned w = block.first_page / 64; w * 64 < end; ++w)
+    bits[w] &= ~mask_of(w, block.first_page, end);
+  const unsigned before = chunk.order;
+  const auto left = static_cast<unsigned>(chunk.free_pages - count);
+  // Where a smaller block than the largest was cut, the largest is still there.
+  refile(c, left, block.order < before ? before : largest_order(bits, before));
+  return pages_of(c) + block.first_page;
+}
+
+// Takes whole chunks; the first, or none.
+std::uint64_t PageSpace::take_chunks(std::uint64_t count, unsigned align_order) {
+  if (count == 1 && align_order == 0 && !stack_.empty()) return stack_.pop();
+  const auto block = chunks_.find(count, align_order);
+  if (!block) return none;
+  chunks_.take_front(*block, count);
+  return block->first_page;
+}
+
+// Makes the first `pages` of chunks that are in no block allocated, and gives the rest.
+std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lifetime) {
+  const std::uint64_t full = pages >> chunk_order;
+  for (std::uint64_t c = chunks.begin; c < chunks.begin + full; ++c) {
+    map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
+    map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+  }
+  if (const unsigned rest = in_chunk(pages); rest != 0) {
+    const std::uint64_t c = chunks.begin + full;
+    map_.make_partial(c);
+    map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
+    map_.take(c, 0, rest);
+    rebin(c);
+  }
+  return pages_of(chunks.begin);
+}
+
+// Puts chunks, whose pages are all free, where whole chunks are.
+void PageSpace::give_chunks(PageRun chunks) {
+  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c) {
+    map_.chunk(c).order = no_order;
+    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
+  }
+  if (chunks.size() == 1 && !stack_.full())
+    stack_.push(chunks.begin);
+  else
+    chunks_.give(chunks);
+}
+
+void PageSpace::empty_stack() {
+  while (!stack_.empty()) {
+    const std::uint64_t c = stack_.pop();
+    chunks_.give({c, c + 1});
+  }
+}
+
+std::uint64_t PageSpace::take(std::uint64_t count, unsigned align_order, unsigned lifetime) {
+  const unsigned order = std::max(static_cast<unsigned>(std::bit_width(count - 1)), align_order);
+  if (order < chunk_order) {
+    const std::uint64_t c = bins_.best(lifetime, order);
+    if (c != none) return take_from_chunk(c, count, order);
+  }
+  const std::uint64_t chunks = chunks_for(count);
+  const std::uint64_t first = take_chunks(chunks, std::max(align_order, chunk_order) - chunk_order);
+  return first == none ? none : carve({first, first + chunks}, count, lifetime);
+}
+
+std::uint64_t PageSpace::take_anywhere(std::uint64_t count, unsigned align_order,
+                                       unsigned lifetime) {
+  const auto attempt = [&](unsigned first, unsigned last) {
+    std::uint64_t page = none;
+    for (unsigned l = first; l < last && page == none; ++l)
+      page = take(count, align_order, (lifetime + l) % lifetimes);
+    return page;
+  };
+  std::uint64_t page = attempt(0, lifetimes);
+  if (page != none) return page;
+  gather();
+  page = attempt(0, lifetimes);
+  if (page != none) return page;
+  page = find_run(count, align_order, {0, map_.pages()}, Direction::up);
+  if (page != none) take_run({page, page + count}, lifetime);
+  return page;
+}
+
+void PageSpace::take_run(PageRun run, unsigned lifetime) {
+  each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
+    ChunkMap::Chunk& chunk = map_.chunk(c);
+    ACCELMM_DCHECK(chunk.lease.load() == 0);
+    if (map_.kind(c) == Kind::free) {
+      chunks_.take({c, c + 1});
+      chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
+      if (end - begin == chunk_pages) {
+        chunk.kind.store(Kind::allocated, std::memory_order_release);
+        return;
+      }
+      map_.make_partial(c);
+    }
+    unbin(c);
+    map_.take(c, begin, end);
+    rebin(c);
+  });
+}
+
+void PageSpace::give(PageRun run) {
+  PageRun whole{none, none};  // neighbours that become free as one
+  each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
+    if (map_.kind(c) == Kind::allocated) {
+      if (end - begin == chunk_pages) {
+        if (whole.end != c) {
+          if (!whole.empty()) give_chunks(whole);
+          whole.begin = c;
+        }
+        whole.end = c + 1;
+        return;
+      }
+      map_.make_partial(c);
+    }
+    map_.give(c, begin, end);
+    if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
+  });
+  if (!whole.empty()) give_chunks(whole);
+}
+
+bool PageSpace::renew_lease(unsigned lifetime) {
+  PageLeases::Lease* const lease = leases_.current(lifetime);
+  if (lease == nullptr) return false;
+  const std::uint64_t before = leases_.release(*lease);
+  if (before != none) rebin(before);
+  std::uint64_t c = bins_.best(lifetime, 0);
+  if (c == none) {
+    c = take_chunks(1, 0);
+    if (c == none) return false;
+    map_.make_partial(c);
+  }
+  unbin(c);
+  leases_.grant(*lease, c, lifetime);
+  return true;
+}
+
+void PageSpace::gather() {
+  leases_.each([this](PageLeases::Lease& lease) {
+    const std::uint64_t c = leases_.revoke(lease);
+    if (c != none) rebin(c);
+  });
+  settle();
+  empty_stack();
+}
+
+void PageSpace::end_leases(PageRun run) {
+  each_chunk(run, [this](std::uint64_t c, unsigned, unsigned) {
+    if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) return;
+    static_cast<void>(leases_.revoke(leases_.holder(c)));
+    rebin(c);
+  });
+}
+
+}  // namespace accelmm::mm

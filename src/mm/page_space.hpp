@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "mm/block_cache.hpp"
+#include "mm/chunk_bins.hpp"
+#include "mm/chunk_map.hpp"
+#include "mm/free_blocks.hpp"
+#include "mm/page_leases.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace accelmm::mm {
+
+/// Where pages are taken from and given back to: what PageAllocator does under its lock.
+///
+/// Whole free chunks are buddies (FreeBlocks over chunk numbers), with a few of them on a stack in
+/// front. Partly free ones are in the bins, unless a processor leases them.
+///
+/// Threads   externally synchronised, except for leases().take() and give() and map().free_page().
+/// Invariant every chunk that is free is in the buddies or on the stack; every partial one that is
+///           neither leased nor full, as last counted, is in the bin of what was counted.
+class PageSpace {
+ public:
+  static constexpr std::uint64_t none = ~std::uint64_t{0};
+  enum class Direction { up, down };
+
+  /// Throws std::bad_alloc.
+  PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros);
+
+  [[nodiscard]] ChunkMap& map() { return map_; }
+  [[nodiscard]] const ChunkMap& map() const { return map_; }
+  [[nodiscard]] PageLeases& leases() { return leases_; }
+  [[nodiscard]] const PageLeases& leases() const { return leases_; }
+  [[nodiscard]] std::size_t metadata_bytes() const;
+
+  /// Counts the chunks again that pages were freed in without the lock.
+  void settle() {
+    if (map_.any_touched()) settle_touched();
+  }
+
+  /// Takes a run where it does the least harm: the fullest chunk that has a block that fits, in the
+  /// given lifetime's chunks. Returns its first page, or none. Bounded; may miss runs that cross
+  /// blocks, and chunks that others lease or keep.
+  [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order, unsigned lifetime);
+  /// The same, but looks everywhere before it returns none.
+  [[nodiscard]] std::uint64_t take_anywhere(std::uint64_t count, unsigned align_order,
+                                            unsigned lifetime);
+  /// Takes the lowest or highest run inside `within` that a block serves; before it returns none,
+  /// any run there.
+  [[nodiscard]] std::uint64_t take_within(std::uint64_t count, unsigned align_order,
+                                          unsigned lifetime, PageRun within, Direction direction);
+  /// Takes these pages. Pre: all free.
+  void take_run(PageRun run, unsigned lifetime);
+  /// The runs that take_run() may take to have `count` pages, as few as a greedy choice gives; an
+  /// empty list if fewer are free. Throws std::bad_alloc.
+  [[nodiscard]] std::vector<PageRun> plan_scattered(std::uint64_t count);
+
+  /// Gives pages back. Pre: all allocated.
+  void give(PageRun run);
+
+  /// Gives this processor a chunk to take single pages of `lifetime` from. Returns false if there
+  /// is none.
+  [[nodiscard]] bool renew_lease(unsigned lifetime);
+  /// Ends all leases, and empties the stack.
+  void gather();
+  /// Ends the leases of the chunks that hold these pages.
+  void end_leases(PageRun run);
+
+  [[nodiscard]] bool all(PageRun run, bool allocated) const;
+  [[nodiscard]] std::uint64_t free_pages() const;
+  [[nodiscard]] std::uint64_t whole_chunk_pages() const;
+  [[nodiscard]] std::uint64_t longest_run() const;
+  /// Pre: nobody uses the space meanwhile.
+  void validate() const;
+
+ private:
+  using Kind = ChunkMap::Kind;
+
+  void settle_touched();
+  // --- bins ---
+  void unbin(std::uint64_t c);
+  void rebin(std::uint64_t c);
+  void file(std::uint64_t c, unsigned free_pages, unsigned order);
+  void refile(std::uint64_t c, unsigned free_pages, unsigned order);
+  void refile_given(std::uint64_t c, unsigned begin, unsigned end);
+  [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
+  // --- whole chunks ---
+  [[nodiscard]] std::uint64_t take_chunks(std::uint64_t count, unsigned align_order);
+  void own_chunks(PageRun chunks);
+  [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
+  void give_chunks(PageRun chunks);
+  void empty_stack();
+  // --- searches ---
+  [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
+                                       Direction direction) const;
+  [[nodiscard]] std::uint64_t best_within(unsigned order, unsigned lifetime, PageRun chunks,
+                                          Direction direction) const;
+  template <class F>
+  void each_free_run(PageRun within, F f) const;
+
+  ChunkMap map_;
+  ChunkBins bins_;
+  std::uint64_t whole_chunks_;  // without the last one, if the region ends inside it
+  std::unique_ptr<std::uint64_t[]> words_;
+  FreeBlocks chunks_;
+  BlockCache stack_;
+  PageLeases leases_;
+};
+
+}  // namespace accelmm::mm
