@@ -63,7 +63,7 @@ void passes(benchmark::State& state, const std::vector<Handle>& handles, LookUp 
     for (const Handle handle : handles) sum += look_up(handle);
     if (sum != sum_of_a_pass) return state.SkipWithError("a lookup went wrong");
   }
-  state.counters["items"] = live;
+  state.counters["items"] = benchmark::Counter(live, benchmark::Counter::kAvgThreads);
 }
 
 void lookup(benchmark::State& state) {
@@ -127,7 +127,7 @@ void load_compare_count(benchmark::State& state) {
 }
 BENCHMARK(load_compare_count)->Name("mm/handle-pin/limit:two-atomic-additions");
 
-// Two threads look up in one table; `one-thread` is the same work by one.
+// Two threads look up in one table; `ours-one-thread` is the same work by one.
 Subject& shared_subject() {
   static Subject subject;
   return subject;
@@ -141,7 +141,7 @@ void lookup_shared(benchmark::State& state) {
   });
 }
 BENCHMARK(lookup_shared)->Name("mm/handle-lookup-two-threads/ours")->Threads(2)->UseRealTime();
-BENCHMARK(lookup_shared)->Name("mm/handle-lookup-two-threads/one-thread")->UseRealTime();
+BENCHMARK(lookup_shared)->Name("mm/handle-lookup-two-threads/ours-one-thread")->UseRealTime();
 
 void insert_remove(benchmark::State& state) {
   Subject subject;
