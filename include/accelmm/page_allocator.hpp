@@ -25,7 +25,7 @@ enum class Contents : std::uint8_t { unknown, zeros };
 ///
 /// Hands out offsets, never memory: it does not know whether they mean host bytes, device memory or
 /// bus addresses. Any page-aligned part of what it gave out may be freed on its own.
-/// Owns      its metadata: about 3.7 bits a page (0.0113 % of 4 KiB pages), all taken in create(),
+/// Owns      its metadata: about 3.4 bits a page (0.0105 % of 4 KiB pages), all taken in create(),
 ///           so that free, split and merge cannot fail for want of memory.
 /// Units     byte offsets and lengths, multiples of the page.
 /// Threads   any. One page is taken from and given to a chunk that the processor leases, without a

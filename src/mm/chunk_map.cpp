@@ -53,15 +53,7 @@ bool ChunkMap::is_allocated(std::uint64_t page) const {
 }
 
 bool ChunkMap::free_page(std::uint64_t page) {
-  const std::uint64_t bit = std::uint64_t{1} << (page & 63);
-  per_cpu::Word& word = given_[page >> 6];
-  std::uint64_t given = word.load(std::memory_order_acquire);
-  do {
-    const std::uint64_t taken = taken_[page >> 6].load(std::memory_order_acquire);
-    if (((taken ^ given) & bit) == 0) return false;
-  } while (!word.compare_exchange_weak(given, given ^ bit, std::memory_order_seq_cst,
-                                       std::memory_order_acquire));
-  return true;
+  return give_page(taken_[page >> 6], given_[page >> 6], std::uint64_t{1} << (page & 63));
 }
 
 void ChunkMap::make_partial(std::uint64_t c) {
@@ -143,15 +135,8 @@ bool ChunkMap::is_zero(std::uint64_t page) const {
 }
 
 void ChunkMap::touch(std::uint64_t c) {
-  const std::uint64_t bit = std::uint64_t{1} << (c & 63);
-  per_cpu::Word& word = touched_[c >> 6];
-  // The page was freed before this look, and whoever clears the bit counts after: set means seen.
-  if ((word.load(std::memory_order_seq_cst) & bit) == 0) {
-    word.fetch_or(bit, std::memory_order_seq_cst);
-    summary_[c >> 12].fetch_or(std::uint64_t{1} << ((c >> 6) & 63), std::memory_order_seq_cst);
-  }
-  if (!any_touched_.load(std::memory_order_seq_cst))
-    any_touched_.store(true, std::memory_order_seq_cst);
+  Touched::note(touched_[c >> 6], std::uint64_t{1} << (c & 63), summary_[c >> 12],
+                std::uint64_t{1} << ((c >> 6) & 63), any_touched_);
 }
 
 }  // namespace accelmm::mm

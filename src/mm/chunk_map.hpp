@@ -4,6 +4,7 @@
 #include "base/per_cpu.hpp"
 #include "mm/chunk_bits.hpp"
 #include "mm/page_run.hpp"
+#include "mm/page_word.hpp"
 
 #include <accelmm/check.hpp>
 
@@ -64,8 +65,7 @@ class ChunkMap {
 
   /// The free pages of 64, as bits.
   [[nodiscard]] std::uint64_t free_word(std::uint64_t word) const {
-    const std::uint64_t given = given_[word].load(std::memory_order_acquire);
-    return ~(taken_[word].load(std::memory_order_acquire) ^ given);
+    return mm::free_pages(taken_[word], given_[word]);
   }
   /// The free pages of a chunk, of any kind.
   [[nodiscard]] ChunkBits free_bits(std::uint64_t c) const;
@@ -98,20 +98,18 @@ class ChunkMap {
   /// Calls f(chunk) for each touched chunk, which is touched no more.
   template <class F>
   void each_touched(F f) {
-    any_touched_.store(false, std::memory_order_seq_cst);
-    for (std::size_t s = 0; s < summary_words_; ++s) {
-      if (summary_[s].load(std::memory_order_relaxed) == 0) continue;
-      std::uint64_t words = summary_[s].exchange(0, std::memory_order_seq_cst);
-      for (; words != 0; words &= words - 1) {
+    Touched::begin_collecting(any_touched_);
+    for (std::size_t s = 0; s < summary_words_; ++s)
+      for (std::uint64_t words = Touched::collect(summary_[s]); words != 0; words &= words - 1) {
         const std::uint64_t w = s * 64 + static_cast<std::uint64_t>(std::countr_zero(words));
-        std::uint64_t bits = touched_[w].exchange(0, std::memory_order_seq_cst);
-        for (; bits != 0; bits &= bits - 1)
+        for (std::uint64_t bits = Touched::collect(touched_[w]); bits != 0; bits &= bits - 1)
           f(w * 64 + static_cast<std::uint64_t>(std::countr_zero(bits)));
       }
-    }
   }
 
  private:
+  using Touched = TouchedBits<per_cpu::Word, std::atomic<bool>>;
+
   [[nodiscard]] static std::uint64_t words_of(std::uint64_t bits) { return (bits + 63) / 64; }
   /// Writes what is known of a chunk into its words.
   void spell_zeros(std::uint64_t c);

@@ -16,6 +16,7 @@
 #include <iostream>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include <relacy/relacy.hpp>
 
@@ -54,13 +55,15 @@ namespace accelmm::test {
 /// Each is a way of getting lock-free code wrong that a model must find, or it proves nothing.
 enum class Mutant {
   none,
-  release_add_is_relaxed,     // fetch_add and stores: what was written before is not passed on
-  release_drop_is_relaxed,    // fetch_sub likewise
-  acquire_swap_is_relaxed,    // compare_exchange: what others wrote is not taken over
-  release_swap_is_relaxed,    // compare_exchange: what was written before is not passed on
-  add_is_load_and_store,      // fetch_add loses what others do in between
-  add_of_one_looks_first,     // fetch_add(1) shows the word as the last other fetch_add left it
-  swap_compares_low_20_bits,  // compare_exchange does not see a changed version above them
+  release_add_is_relaxed,      // fetch_add and stores: what was written before is not passed on
+  release_drop_is_relaxed,     // fetch_sub likewise
+  acquire_swap_is_relaxed,     // compare_exchange: what others wrote is not taken over
+  release_swap_is_relaxed,     // compare_exchange: what was written before is not passed on
+  add_is_load_and_store,       // fetch_add loses what others do in between
+  add_of_one_looks_first,      // fetch_add(1) shows the word as the last other fetch_add left it
+  swap_compares_low_20_bits,   // compare_exchange does not see a changed version above them
+  swap_is_load_and_store,      // compare_exchange loses what others do in between
+  exchange_is_load_and_store,  // exchange likewise
 };
 
 /// The atomics of the model checker as StdAtomics has them, with a mutation or none.
@@ -94,8 +97,22 @@ struct ModelAtomics {
     T fetch_sub(T value, std::memory_order order) {
       return word_.fetch_sub(value, model(weakened(order, Mutant::release_drop_is_relaxed)), $);
     }
+    T fetch_or(T value, std::memory_order order) { return word_.fetch_or(value, model(order), $); }
+    T exchange(T value, std::memory_order order) {
+      if constexpr (mutant == Mutant::exchange_is_load_and_store) {
+        const T before = word_.load(model(std::memory_order::acquire), $);
+        word_.store(value, model(std::memory_order::release), $);
+        return before;
+      }
+      return word_.exchange(value, model(order), $);
+    }
     bool compare_exchange_weak(T& expected, T desired, std::memory_order order,
                                std::memory_order failed) {
+      if constexpr (mutant == Mutant::swap_is_load_and_store) {
+        const T before = word_.load(model(std::memory_order::acquire), $);
+        if (before == expected) word_.store(desired, model(std::memory_order::release), $);
+        return before == std::exchange(expected, before);
+      }
       blind(expected);
       order = weakened_swap(order);
       if (order == std::memory_order::relaxed) failed = order;
