@@ -241,36 +241,33 @@ void VaSpace::give(VaTree::Spot& spot) {
   ACCELMM_DCHECK(!spot.use().is_hole());
   const VaUse use_before = tree_.use_before(spot);
   const VaUse use_behind = tree_.use_behind(spot);
-  VaInterval merged{spot.begin(), tree_.end_of(spot)};
-  count_out(spot.use(), merged.end - merged.begin);
   const VaId before = use_before.is_hole() ? use_before.detail() : 0;
   const VaId behind = use_behind.is_hole() ? use_behind.detail() : 0;
+  if (before != 0) __builtin_prefetch(&holes_[before]);
+  if (behind != 0) __builtin_prefetch(&holes_[behind]);
+  const bool far_before = before != 0 && spot.at == 0;
+  const bool far_behind = behind != 0 && spot.at + 1 == spot.leaf->count;
+  VaInterval merged{spot.begin(), VaTree::end_of(spot)};
+  count_out(spot.use(), merged.end - merged.begin);
   if (before != 0) {
-    count_out(use_before, holes_[before].end - holes_[before].begin);
-    merged.begin = holes_[before].begin;
+    const std::uint64_t begin = far_before ? holes_[before].begin : spot.leaf->begin[spot.at - 1];
+    count_out(use_before, merged.begin - begin);
+    merged.begin = begin;
   }
-  const Room room_behind = behind == 0 ? Room{} : parts_.room_of(merged.end, holes_[behind].end);
   if (behind != 0) {
-    count_out(use_behind, holes_[behind].end - holes_[behind].begin);
-    merged.end = holes_[behind].end;
+    const VaInterval hole{
+        merged.end, far_behind ? holes_[behind].end : VaTree::end_of(*spot.leaf, spot.at + 1)};
+    count_out(use_behind, hole.end - hole.begin);
+    merged.end = hole.end;
+    if (before != 0) {
+      drop(behind, parts_.room_of(hole.begin, hole.end));
+      holes_.give(behind);
+    }
   }
-  VaId id = before != 0 ? before : behind;
-  if (before != 0 && behind != 0) {
-    drop(behind, room_behind);
-    holes_.give(behind);
-  }
-  if (id != 0) {
-    resize(id, merged);
-  } else {
-    id = holes_.take();
-    holes_[id] = {merged.begin, merged.end, {}};
-    enter(id);
-  }
+  const VaId id = keep_hole(before != 0 ? before : behind, merged);
   const VaUse use(VaUse::Kind::hole, id);
   count_in(use, merged.end - merged.begin);
-  const bool far =
-      (before != 0 && spot.at == 0) || (behind != 0 && spot.at + 1 == spot.leaf->count);
-  if (far) {
+  if (far_before || far_behind) {
     join_far(spot, before, behind, id);
     return;
   }
@@ -279,6 +276,18 @@ void VaSpace::give(VaTree::Spot& spot) {
   if (before == 0) ++spot.at;
   const unsigned gone = static_cast<unsigned>(before != 0) + static_cast<unsigned>(behind != 0);
   if (gone > 0) tree_.join(spot, gone);
+}
+
+/// Gives a hole these ends, or makes one where the number is 0.
+VaId VaSpace::keep_hole(VaId id, VaInterval ends) {
+  if (id != 0) {
+    resize(id, ends);
+    return id;
+  }
+  id = holes_.take();
+  holes_[id] = {ends.begin, ends.end, {}};
+  enter(id);
+  return id;
 }
 
 /// The rest of give(), where a neighbour lies in another leaf.

@@ -82,6 +82,7 @@ class VaSpace {
   void enter(VaId hole);
   void drop(VaId hole, const Room& room);
   void resize(VaId hole, VaInterval to);
+  [[nodiscard]] VaId keep_hole(VaId hole, VaInterval ends);
   void count_in(VaUse use, std::uint64_t bytes);
   void count_out(VaUse use, std::uint64_t bytes);
   void add(Counts& counts, VaUse use, std::uint64_t bytes) const;

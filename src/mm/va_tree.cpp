@@ -59,6 +59,7 @@ bool VaTree::start(VaInterval range, VaUse use) {
   Leaf& leaf = leaves_[root_];
   clear(leaf);
   leaf.previous = leaf.next = 0;
+  leaf.end = range.end;
   leaf.begin[0] = range.begin;
   leaf.use[0] = use;
   leaf.count = 1;
@@ -80,11 +81,6 @@ VaTree::Growth VaTree::grow_for_split(const Leaf& leaf) const {
 void VaTree::adopt(Growth growth) {
   if (growth.want_leaves) leaves_.adopt(std::move(growth.leaves));
   if (growth.want_branches) branches_.adopt(std::move(growth.branches));
-}
-
-std::uint64_t VaTree::end_of(const Leaf& leaf, unsigned at) const {
-  if (at + 1 < leaf.count) return leaf.begin[at + 1];
-  return leaf.next == 0 ? range_.end : leaves_[leaf.next].begin[0];
 }
 
 VaUse VaTree::use_before(const Spot& spot) const {
@@ -123,6 +119,8 @@ void VaTree::split_leaf(const Spot& spot) {
   right.next = left.next;
   if (left.next != 0) leaves_[left.next].previous = id;
   left.next = id;
+  right.end = left.end;
+  left.end = right.begin[0];
   insert_child(spot, height_, right.begin[0], id, room_of(left), room_of(right));
 }
 
@@ -184,10 +182,12 @@ void VaTree::fix_separators(const Spot& spot, unsigned level, std::uint64_t key)
 }
 
 void VaTree::unlink(Leaf& leaf) {
-  if (leaf.previous != 0)
+  if (leaf.previous != 0) {
     leaves_[leaf.previous].next = leaf.next;
-  else
+    leaves_[leaf.previous].end = leaf.end;
+  } else {
     first_leaf_ = leaf.next;
+  }
   if (leaf.next != 0) leaves_[leaf.next].previous = leaf.previous;
 }
 
@@ -196,6 +196,7 @@ void VaTree::join(const Spot& spot, unsigned count) {
   ACCELMM_DCHECK(spot.at + count <= leaf.count);
   erase_at(leaf.begin, leaf.count, spot.at, count);
   erase_at(leaf.use, leaf.count, spot.at, count);
+  const unsigned before = leaf.count;
   for (; count > 0; --count) leaf.begin[--leaf.count] = unused_key;
   if (leaf.count == 0) {
     unlink(leaf);
@@ -203,8 +204,12 @@ void VaTree::join(const Spot& spot, unsigned count) {
     remove_child(spot, height_ - 1, spot.path[height_ - 1].at);
     return;
   }
-  if (spot.at == 0) fix_separators(spot, height_, leaf.begin[0]);
-  if (leaf.count < half && height_ > 0) merge_leaf(spot);
+  if (spot.at == 0) {
+    leaves_[leaf.previous].end = leaf.begin[0];
+    fix_separators(spot, height_, leaf.begin[0]);
+  }
+  // Looking at the neighbours costs cache misses: at every fourth entry only.
+  if (leaf.count < half && leaf.count / 4 != before / 4 && height_ > 0) merge_leaf(spot);
 }
 
 /// Merges the leaf with the neighbour behind it, else before it, where both fit.
@@ -340,7 +345,7 @@ Room VaTree::validate_below(VaId node, unsigned height, std::uint64_t key, Found
     ACCELMM_CHECK(hole.end == end_of(leaf, i));
   }
   found.leaf = node;
-  found.end = end_of(leaf, leaf.count - 1);
+  found.end = leaf.end;
   return room_of(leaf);
 }
 

@@ -48,10 +48,11 @@ class VaTree {
   struct Leaf {
     std::uint64_t begin[fanout];  // unused ones are ~0, above every address
     VaUse use[fanout];
+    std::uint64_t end;  // where the last interval ends and the next leaf begins
     VaId previous;
     VaId next;
     unsigned count;
-    unsigned unused[13];
+    unsigned unused[11];
   };
   struct Branch {
     std::uint64_t begin[fanout];
@@ -111,6 +112,7 @@ class VaTree {
       const unsigned at = last_at_or_below(branch.begin, address);
       spot.path[level] = {&branch, at};
       node = branch.child[at];
+      __builtin_prefetch(&branch.room[at]);
     }
     spot.id = node;
     spot.leaf = &leaves_[node];
@@ -118,8 +120,12 @@ class VaTree {
     spot.at = last_at_or_below(spot.leaf->begin, address);
     return spot;
   }
-  [[nodiscard]] std::uint64_t end_of(const Leaf& leaf, unsigned at) const;
-  [[nodiscard]] std::uint64_t end_of(const Spot& spot) const { return end_of(*spot.leaf, spot.at); }
+  [[nodiscard]] static std::uint64_t end_of(const Leaf& leaf, unsigned at) {
+    return at + 1 < leaf.count ? leaf.begin[at + 1] : leaf.end;
+  }
+  [[nodiscard]] static std::uint64_t end_of(const Spot& spot) {
+    return end_of(*spot.leaf, spot.at);
+  }
 
   /// What the interval before or behind is; "taken" at the ends of the range.
   [[nodiscard]] VaUse use_before(const Spot& spot) const;

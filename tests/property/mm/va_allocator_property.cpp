@@ -90,10 +90,11 @@ void run(const char* name, std::uint64_t begin, std::uint64_t end, const Setting
     const bool above = intervals.taken_pages() > target;
     const bool give = above ? dice.roll(8) != 0 : dice.roll(4) == 0;
     if (step % phase == 0 && target == end - begin) intervals.fill_everything(64);
-    most = std::max(most, intervals.taken_pages() * 100 / (end - begin));
+    const std::uint64_t fill = intervals.taken_pages() * 100 / (end - begin);
+    least = std::min(least, fill);
+    most = std::max(most, fill);
     tally.note(give ? give_something(intervals, dice)
                     : take_something(intervals, dice, setting.large));
-    least = std::min(least, intervals.taken_pages() * 100 / (end - begin));
   }
   tally.print(name);
   std::fprintf(stderr, "%s: filled from %llu to %llu %%\n", name,
