@@ -44,7 +44,7 @@ class PageAllocatorSource final : public SlabSource {
 /// BAR. Sizes are rounded up to one of 64 classes: multiples of 16 bytes to 256, then eight a
 /// doubling. An object is aligned to the largest power of two that divides the size of its class.
 /// Owns      its metadata, outside what it manages: two bits an object and 72 to 128 bytes a slab
-///           (1.7 % of slabs of 16-byte objects, 0.9 % of 32-byte ones, less of larger); 8 bytes
+///           (1.7 % of slabs of 16-byte objects, 0.9 % of 32-byte ones, less of larger); 16 bytes
 ///           for 64 KiB of the region; 16 KiB for each processor. What a class needed at its peak
 ///           is kept until the end.
 /// Units     byte offsets and lengths.

@@ -25,32 +25,13 @@ struct Halves {
   }
 };
 
-/// Where a thread is, found once for several steps.
-struct Here {
-  unsigned slot = 0;
-#if ACCELMM_RSEQ
-  detail::Area* area = nullptr;
-#endif
-};
-
-/// What quick_here() wants to know; 0 where sections are not restartable. The same for the life of
-/// the process, once slots() was called.
+/// Where the area of the thread is, from the thread pointer, for sections written elsewhere; 0 where
+/// sections are not restartable. The same for the life of the process, once slots() was called.
 [[nodiscard]] inline std::ptrdiff_t quick_area() noexcept {
 #if ACCELMM_RSEQ
   return detail::area_offset.load(std::memory_order_relaxed);
 #else
   return 0;
-#endif
-}
-
-/// Pre  area is quick_area(), and not 0.
-[[nodiscard]] inline Here quick_here([[maybe_unused]] std::ptrdiff_t area) noexcept {
-#if ACCELMM_RSEQ
-  detail::Area& here = detail::area(area);
-  return {.slot = std::atomic_ref(here.cpu_id_start).load(std::memory_order_relaxed),
-          .area = &here};
-#else
-  return {};
 #endif
 }
 
@@ -87,66 +68,57 @@ namespace detail {
 
 }  // namespace detail
 
-/// Stores `desired` in the lower half of `target` if the thread is still in the slot of `here`,
-/// `check` is `check_expected` and both halves of `target` are `expected`. Returns whether it did.
-/// The upper half may have changed when the store happens.
-/// Pre  `here` is from quick_here(). Only sections of the slot, or code after interrupt(), write
-///      `check`; only sections that check this write the lower half.
-[[nodiscard]] inline bool quick_store_low_if([[maybe_unused]] Here here,
-                                             [[maybe_unused]] const Word& check,
-                                             [[maybe_unused]] std::uint64_t check_expected,
-                                             [[maybe_unused]] Word& target,
-                                             [[maybe_unused]] Halves expected,
-                                             [[maybe_unused]] std::uint32_t desired) noexcept {
-#if ACCELMM_RSEQ
-  // As in store_if(). The area's fields: cpu_id at 4, rseq_cs at 8.
-  asm goto volatile(
-      ".pushsection __rseq_cs, \"aw?\"\n\t"
-      ".balign 32\n\t"
-      "1: .long 0, 0\n\t"
-      ".quad 3f, 4f - 3f, 5f\n\t"
-      ".popsection\n\t"
-      "leaq 1b(%%rip), %%rax\n\t"
-      "movq %%rax, 8(%[area])\n\t"
-      "3: cmpl %[slot], 4(%[area])\n\t"
-      "jne %l[lost]\n\t"
-      "cmpq %[check_expected], %[check]\n\t"
-      "jne %l[lost]\n\t"
-      "cmpl %[low], (%[target])\n\t"
-      "jne %l[lost]\n\t"
-      "cmpl %[high], 4(%[target])\n\t"
-      "jne %l[lost]\n\t"
-      "movl %[desired], (%[target])\n\t"
-      "4: movq $0, 8(%[area])\n\t"
-      ".pushsection __rseq_failure, \"ax?\"\n\t"
-      ".byte 0x0f, 0xb9, 0x3d\n\t"
-      ".long 0x53053053\n\t"
-      "5: jmp %l[lost]\n\t"
-      ".popsection"
-      :
-      : [slot] "r"(here.slot), [area] "r"(here.area), [check] "m"(check),
-        [check_expected] "r"(check_expected), [target] "r"(&target), [low] "r"(expected.low),
-        [high] "r"(expected.high), [desired] "r"(desired)
-      : "memory", "cc", "rax"
-      : lost);
-  return true;
-lost:
-  std::atomic_ref(here.area->rseq_cs).store(0, std::memory_order_relaxed);
-#endif
-  return false;
-}
-
-/// The same wherever sections are restartable or not.
+/// Stores `desired` in the lower half of `target` if the thread is still in `slot`, `check` is
+/// `check_expected` and both halves of `target` are `expected`. Returns whether it did. The upper
+/// half may have changed when the store happens.
+/// Pre  only sections of `slot`, or code after interrupt(slot), write `check`; only sections that
+///      check this write the lower half.
 [[nodiscard]] inline bool store_low_if(unsigned slot, SlotLock& lock, const Word& check,
                                        std::uint64_t check_expected, Word& target, Halves expected,
                                        std::uint32_t desired) noexcept {
-  if (const std::ptrdiff_t area = quick_area(); area != 0) {
-    Here here = quick_here(area);
-    here.slot = slot;
-    return quick_store_low_if(here, check, check_expected, target, expected, desired);
+#if ACCELMM_RSEQ
+  if (const std::ptrdiff_t offset = quick_area(); offset != 0) [[likely]] {
+    detail::Area& area = detail::area(offset);
+    // As in store_if(). The area's fields: cpu_id at 4, rseq_cs at 8.
+    asm goto volatile(
+        ".pushsection __rseq_cs, \"aw?\"\n\t"
+        ".balign 32\n\t"
+        "1: .long 0, 0\n\t"
+        ".quad 3f, 4f - 3f, 5f\n\t"
+        ".popsection\n\t"
+        "leaq 1b(%%rip), %%rax\n\t"
+        "movq %%rax, 8(%[area])\n\t"
+        "3: cmpl %[slot], 4(%[area])\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[check_expected], %[check]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpl %[low], (%[target])\n\t"
+        "jne %l[lost]\n\t"
+        "cmpl %[high], 4(%[target])\n\t"
+        "jne %l[lost]\n\t"
+        "movl %[desired], (%[target])\n\t"
+        "4: movq $0, 8(%[area])\n\t"
+        ".pushsection __rseq_failure, \"ax?\"\n\t"
+        ".byte 0x0f, 0xb9, 0x3d\n\t"
+        ".long 0x53053053\n\t"
+        "5: jmp %l[lost]\n\t"
+        ".popsection"
+        :
+        : [slot] "r"(slot), [area] "r"(&area), [check] "m"(check),
+          [check_expected] "r"(check_expected), [target] "r"(&target), [low] "r"(expected.low),
+          [high] "r"(expected.high), [desired] "r"(desired)
+        : "memory", "cc", "rax"
+        : lost);
+    return true;
+  lost:
+    std::atomic_ref(area.rseq_cs).store(0, std::memory_order_relaxed);
+    return false;
   }
+#endif
+  static_cast<void>(slot);
   return detail::locked_store_low_if(lock, check, check_expected, target, expected, desired);
 }
+
 #if ACCELMM_RSEQ
 static_assert(offsetof(detail::Area, cpu_id) == 4 && offsetof(detail::Area, rseq_cs) == 8);
 #endif

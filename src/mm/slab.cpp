@@ -141,7 +141,9 @@ Result<SlabWordRef> Slab::State::hold_word(unsigned number) {
   return words[0];
 }
 
-// What take_quickly() does, wherever sections are restartable or not.
+// Takes up to `count` objects of the slot's current word, all but its last, without a locked
+// instruction where sections are restartable. Nothing if the slot has none, or the thread was
+// interrupted.
 SlabPiece Slab::State::take_from_current(unsigned number, std::uint32_t count) const {
   const Slot slot = slot_of_thread();
   if (slot.words == nullptr) return {};
@@ -235,7 +237,7 @@ Result<Extent> Slab::allocate(ByteCount size) {
   if (size.value() - 1 >= mm::slab_largest) [[unlikely]]  // 0, too
     return fail(Errc::invalid_argument, wrong_size);
   const unsigned number = state.class_for(size);
-  const SlabPiece piece = state.take_quickly(number, 1);
+  const SlabPiece piece = state.take_one_quickly(number);
   if (piece.objects == 0) [[unlikely]]
     return state.allocate_slowly(number);
   const std::uint64_t bytes = mm::slab_shapes[number].size;
@@ -282,7 +284,7 @@ Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets
   while (done < offsets.size()) {
     const auto wanted = static_cast<std::uint32_t>(
         std::min<std::size_t>(offsets.size() - done, mm::objects_per_word));
-    SlabPiece piece = state_->take_quickly(number, wanted);
+    SlabPiece piece = state_->take_from_current(number, wanted);
     if (piece.objects == 0) {
       const auto taken = state_->take_piece(number, wanted);
       if (!taken) {

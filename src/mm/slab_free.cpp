@@ -35,15 +35,16 @@ std::size_t length_of_run(std::span<const RegionOffset> offsets, std::uint64_t s
 bool Slab::State::is_live(const Place& place) const {
   if (place.entry == 0) return false;
   const mm::Halves marks = per_cpu::load_halves(place.marks());
-  return (mm::free_objects(marks) & place.bit) == 0 && table.find(place.offset) == place.entry;
+  return (mm::free_objects(marks) & place.bit) == 0 && table.entry_at(place.offset) == place.entry;
 }
 
 // Frees objects of one word. Returns false, and does nothing, if one is not live.
 bool Slab::State::give(const Place& place, std::uint32_t objects) {
   per_cpu::Word& marks = place.marks();
   // The slab may be gone, and its record another's, if no object of it is live.
-  const mm::Freed freed = mm::free_in_word(marks, per_cpu::load_halves(marks).word(), objects,
-                                           [&] { return table.find(place.offset) == place.entry; });
+  const mm::Freed freed = mm::free_in_word(marks, per_cpu::load_halves(marks).word(), objects, [&] {
+    return table.entry_at(place.offset) == place.entry;
+  });
   if (!freed.done) return false;
   const unsigned number = place.number();
   if (freed.before == 0) [[unlikely]] {
@@ -52,7 +53,7 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
   } else if (freed.after == mm::slab_shapes[number].all_of(place.word) &&
              place.record().is_central(place.word)) [[unlikely]] {
     SlabsReleased released;
-    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask};
+    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask()};
     centrals[number].look(base, place.entry, table, released);
     give_back(number, released);
   }
@@ -136,7 +137,7 @@ bool Slab::State::is_live(const Group& group) const {
   if (group.place.entry == 0) return false;
   const mm::Halves marks = per_cpu::load_halves(group.place.marks());
   return (mm::free_objects(marks) & group.objects) == 0 &&
-         table.find(group.place.offset) == group.place.entry;
+         table.entry_at(group.place.offset) == group.place.entry;
 }
 
 Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {

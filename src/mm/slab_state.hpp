@@ -7,6 +7,7 @@
 #include "mm/slab_classes.hpp"
 #include "mm/slab_magazine.hpp"
 #include "mm/slab_quarantine.hpp"
+#include "mm/slab_quick.hpp"
 #include "mm/slab_table.hpp"
 #include "mm/slab_word.hpp"
 
@@ -27,7 +28,7 @@ static_assert(Slab::largest.value() == mm::slab_largest);
 struct SlabSlot {
   std::array<mm::SlabCache, mm::slab_class_count> caches;
 };
-static_assert(std::has_single_bit(sizeof(SlabSlot)));  // an index is a shift
+static_assert(sizeof(SlabSlot) == std::size_t{1} << mm::slot_log2);
 
 /// What stands in for restartable sections.
 struct alignas(mm::cache_line) SlabSlotLock {
@@ -74,6 +75,10 @@ struct Slab::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
+  // Pre: quick_area is not 0.
+  [[nodiscard]] mm::QuickSlots quick_slots(unsigned number) const {
+    return {.caches = &slots->caches[number], .count = slot_count, .area = quick_area};
+  }
   // The slot that the thread is in; null on a processor that was added since.
   struct Slot {
     unsigned number = 0;
@@ -96,7 +101,7 @@ struct Slab::State {
     return mm::lowest_bits(free, count);
   }
   [[nodiscard]] std::uint32_t choose_secretly(std::uint32_t free, std::uint32_t count) const;
-  [[nodiscard]] SlabPiece take_quickly(unsigned number, std::uint32_t count) const;
+  [[nodiscard]] SlabPiece take_one_quickly(unsigned number) const;
   [[nodiscard]] SlabPiece take_from_current(unsigned number, std::uint32_t count) const;
   [[nodiscard]] Result<Extent> allocate_slowly(unsigned number);
   [[nodiscard]] Result<SlabPiece> take_piece(unsigned number, std::uint32_t count);
@@ -142,38 +147,25 @@ struct Slab::State {
   Mutex drain_mutex;  // one drain at a time; the locks of the classes are taken inside
 };
 
-// Takes up to `count` objects of the slot's current word, all but its last, without an atomic
+// Takes an object of the slot's current word, if it is not the last, without an atomic
 // read-modify-write and without a call, which would make the caller save registers. Nothing if the
 // slot has none, or the thread was interrupted.
-[[gnu::always_inline]] inline SlabPiece Slab::State::take_quickly(unsigned number,
-                                                                  std::uint32_t count) const {
+[[gnu::always_inline]] inline SlabPiece Slab::State::take_one_quickly(unsigned number) const {
   if (quick_area == 0) [[unlikely]]
     return {};
-  const per_cpu::Here here = per_cpu::quick_here(quick_area);
-  if (here.slot >= slot_count) [[unlikely]]
-    return {};
-  const mm::SlabCache& cache = slots[here.slot].caches[number];
-  const mm::SlabWordRef word(cache.current.load(std::memory_order_acquire));
-  if (!word.names_a_word()) [[unlikely]]
-    return {};
-  per_cpu::Word& marks = word.marks();
-  const mm::Halves seen = per_cpu::load_halves(marks);
-  const std::uint32_t free = mm::free_objects(seen);
-  const std::uint32_t objects = mm::lowest_bits(free, count);
-  if (objects == free || !per_cpu::quick_store_low_if(here, cache.current, word.raw(), marks, seen,
-                                                      seen.low ^ objects)) [[unlikely]]
-    return {};
-  return {.word = word, .objects = objects};
+  const mm::QuickTaken taken = mm::take_lowest(quick_slots(number));
+  return {.word = taken.word, .objects = taken.object};
 }
 
 [[gnu::always_inline]] inline Slab::State::Place Slab::State::find(std::uint64_t offset) const {
-  const std::uint64_t entry = table.find(offset);
+  const auto [entry, geometry] = table.find(offset);
   if (entry == 0) [[unlikely]]
     return {};
   const mm::SlabClassShape& shape = mm::slab_shapes[mm::SlabTable::class_of(entry)];
-  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & shape.offset_mask;
-  const std::uint32_t object = shape.object_at(inside);
-  if (object * shape.size != inside || object >= shape.objects) [[unlikely]]
+  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & geometry.offset_mask();
+  const std::uint32_t object = geometry.object_at(inside);
+  if (geometry.raw() != shape.geometry.raw() || object * shape.size != inside ||
+      object >= shape.objects) [[unlikely]]
     return {};
   return {.entry = entry,
           .offset = offset,
@@ -190,18 +182,8 @@ struct Slab::State {
                                                              std::uint32_t objects) const {
   if (quick_area == 0) [[unlikely]]
     return false;
-  const per_cpu::Here here = per_cpu::quick_here(quick_area);
-  if (here.slot >= slot_count) [[unlikely]]
-    return false;
-  const mm::SlabCache& cache = slots[here.slot].caches[place.number()];
-  const mm::SlabWordRef word(&place.record(), place.word);
-  if (cache.current.load(std::memory_order_acquire) != word.raw()) [[unlikely]]
-    return false;
-  per_cpu::Word& marks = place.marks();
-  const mm::Halves seen = per_cpu::load_halves(marks);
-  return (mm::free_objects(seen) & objects) == 0 &&
-         per_cpu::quick_store_low_if(here, cache.current, word.raw(), marks, seen,
-                                     seen.low ^ objects);
+  return mm::give_to_current(quick_slots(place.number()),
+                             mm::SlabWordRef(&place.record(), place.word), place.marks(), objects);
 }
 
 }  // namespace accelmm

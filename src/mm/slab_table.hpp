@@ -13,28 +13,45 @@
 namespace accelmm::mm {
 
 /// Which slab is where: an entry for each 64 KiB of the region, the record and, in the bits that its
-/// alignment leaves, the class. 0 is no slab.
+/// alignment leaves, the class; beside it how the class cuts a slab. An entry of 0 is no slab.
 class SlabTable {
  public:
   /// Zeroed memory comes untouched from the kernel, so that a large region costs only what is used.
   explicit SlabTable(std::uint64_t units)
-      : units_(units),
-        entries_(static_cast<std::uint64_t*>(std::calloc(units, sizeof(std::uint64_t)))) {}
+      : units_(units), entries_(static_cast<Unit*>(std::calloc(units, sizeof(Unit)))) {}
 
   [[nodiscard]] bool exists() const { return entries_ != nullptr; }
-  [[nodiscard]] std::uint64_t units() const { return units_; }
-  [[nodiscard]] std::uint64_t bytes() const { return units_ * sizeof(std::uint64_t); }
+  [[nodiscard]] std::uint64_t bytes() const { return units_ * sizeof(Unit); }
 
-  [[nodiscard]] std::uint64_t at(std::uint64_t unit) const {
-    return std::atomic_ref(entries_.get()[unit]).load(std::memory_order_acquire);
-  }
-  /// What is said of the place of `offset`; 0 outside the region.
-  [[nodiscard]] std::uint64_t find(std::uint64_t offset) const {
+  struct Found {
+    std::uint64_t entry = 0;
+    /// Of the slab that was there a moment before or after, if slabs come and go meanwhile.
+    SlabGeometry geometry;
+  };
+  /// What is said of the place of `offset`; an entry of 0 outside the region.
+  [[nodiscard]] Found find(std::uint64_t offset) const {
     const std::uint64_t unit = offset >> slab_unit_log2;
-    return unit < units_ ? at(unit) : 0;
+    if (unit >= units_) return {};
+    Unit& at = entries_.get()[unit];
+    return {.entry = std::atomic_ref(at.entry).load(std::memory_order_acquire),
+            .geometry = SlabGeometry(std::atomic_ref(at.geometry).load(std::memory_order_relaxed))};
   }
-  void enter(const SlabRecord& record) { replace(record, 0, entry_of(record)); }
-  void erase(const SlabRecord& record) { replace(record, entry_of(record), 0); }
+  [[nodiscard]] std::uint64_t entry_at(std::uint64_t offset) const { return find(offset).entry; }
+
+  void enter(const SlabRecord& record) {
+    for_each_unit(record, [&](Unit& unit) {
+      // A source that gives what it has given already would make two slabs of one.
+      ACCELMM_CHECK(std::atomic_ref(unit.entry).load(std::memory_order_relaxed) == 0);
+      std::atomic_ref(unit.geometry)
+          .store(slab_shapes[record.number].geometry.raw(), std::memory_order_relaxed);
+      std::atomic_ref(unit.entry).store(entry_of(record), std::memory_order_release);
+    });
+  }
+  void erase(const SlabRecord& record) {
+    for_each_unit(record, [&](Unit& unit) {
+      std::atomic_ref(unit.entry).store(0, std::memory_order_release);
+    });
+  }
 
   [[nodiscard]] static std::uint64_t entry_of(const SlabRecord& record) {
     return reinterpret_cast<std::uintptr_t>(&record) | record.number;
@@ -47,21 +64,23 @@ class SlabTable {
   }
 
  private:
-  void replace(const SlabRecord& record, std::uint64_t before, std::uint64_t after) {
+  struct Unit {
+    std::uint64_t entry;
+    std::uint64_t geometry;
+  };
+  struct Free {
+    void operator()(Unit* entries) const { std::free(entries); }
+  };
+
+  template <class F>
+  void for_each_unit(const SlabRecord& record, F f) {
     const std::uint64_t first = record.base >> slab_unit_log2;
     const std::uint64_t count = slab_shapes[record.number].slab_bytes() >> slab_unit_log2;
-    for (std::uint64_t unit = first; unit < first + count; ++unit) {
-      // A source that gives what it has given already would make two slabs of one.
-      ACCELMM_CHECK(at(unit) == before);
-      std::atomic_ref(entries_.get()[unit]).store(after, std::memory_order_release);
-    }
+    for (std::uint64_t unit = first; unit < first + count; ++unit) f(entries_.get()[unit]);
   }
 
-  struct Free {
-    void operator()(std::uint64_t* entries) const { std::free(entries); }
-  };
   std::uint64_t units_;
-  std::unique_ptr<std::uint64_t, Free> entries_;
+  std::unique_ptr<Unit, Free> entries_;
 };
 static_assert(slab_class_count <= cache_line);
 
