@@ -15,8 +15,7 @@ def quoted(text):
 
 
 def gnuplot(path, script, size):
-    head = f'set terminal svg size {size[0]},{size[1]} background rgb "white" font "sans,11"\nset output {quoted(str(path))}\n'
-    head = head.replace("\\\\_", "_")
+    head = f'set terminal svg size {size[0]},{size[1]} background rgb "white" font "sans,11"\nset output "{path}"\n'
     subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
     print(f"wrote {path}")
 

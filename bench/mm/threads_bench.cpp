@@ -20,10 +20,6 @@
 namespace accelmm::bench {
 namespace {
 
-// Becomes true with a page allocator that several threads may call at once. Until then only the
-// peers have these rows.
-constexpr bool page_allocator_is_thread_safe = false;
-
 using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t region = std::uint64_t{64} << 30;
 constexpr std::uint64_t page = 4096;
@@ -205,7 +201,6 @@ void local_free(benchmark::State& state, Subject subject) {
 
 void add_our_row(const std::string& work, const std::string& who,
                  void (*body)(benchmark::State&, PageSubject&)) {
-  if (!page_allocator_is_thread_safe) return;
   add_row(work, who, [=](benchmark::State& state) {
     PageSubject subject(region);
     body(state, subject);
