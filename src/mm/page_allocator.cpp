@@ -183,6 +183,11 @@ Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
+  if (size.value() <= std::uint64_t{1} << state_->shift) {
+    const std::uint64_t page = state_->take_page(0);
+    if (page == none) return fail(Errc::no_memory, "no page is free");
+    return state_->extent({page, page + 1});
+  }
   const Alignment natural(std::bit_floor(std::min(size.value(), large_bytes)));
   auto extent = allocate(size, natural);
   if (!extent && state_->order_of(natural) > 0) extent = allocate(size, Alignment(1));

@@ -28,21 +28,33 @@ std::uint64_t PageLeases::take(unsigned lifetime) {
     const std::uint64_t leased = lease->chunk.load(std::memory_order_acquire);
     if (leased == 0) return none;
     const std::uint64_t first = (leased - 1) * chunk_words;
-    unsigned w = lease->word.load(std::memory_order_relaxed) % chunk_words;
-    for (unsigned tried = 0; map_.free_word(first + w) == 0; w = (w + 1) % chunk_words)
-      if (++tried == chunk_words) return none;
-    lease->word.store(w, std::memory_order_relaxed);
-    per_cpu::Word& word = map_.taken(first + w);
+    const unsigned hint = lease->word.load(std::memory_order_relaxed);
+    const std::uint64_t w = first + hint;
+    per_cpu::Word& word = map_.taken(w);
     const std::uint64_t taken = word.load(std::memory_order_relaxed);
-    const std::uint64_t free = ~(taken ^ map_.given(first + w).load(std::memory_order_acquire));
-    if (free == 0) continue;
+    const std::uint64_t free = ~(taken ^ map_.given(w).load(std::memory_order_acquire));
+    if (free == 0) [[unlikely]] {
+      if (!find_word(*lease, first, hint)) return none;
+      continue;
+    }
     const std::uint64_t bit = free & (~free + 1);
     if (!per_cpu::store_if(lease->slot, lease->lock, lease->chunk, leased, word, taken,
-                           taken ^ bit))
+                           taken ^ bit)) [[unlikely]]
       continue;
     count_one(lease->allocations);
-    return (first + w) * 64 + static_cast<std::uint64_t>(std::countr_zero(bit));
+    return w * 64 + static_cast<std::uint64_t>(std::countr_zero(bit));
   }
+}
+
+// Points a lease at a word of its chunk that has a free page. Returns false if there is none.
+bool PageLeases::find_word(Lease& lease, std::uint64_t first, unsigned hint) const {
+  for (unsigned step = 1; step < chunk_words; ++step) {
+    const unsigned w = (hint + step) % chunk_words;
+    if (map_.free_word(first + w) == 0) continue;
+    lease.word.store(w, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
 }
 
 PageLeases::Given PageLeases::give(std::uint64_t page) {
@@ -62,8 +74,6 @@ PageLeases::Given PageLeases::give(std::uint64_t page) {
     map_.soil_page(page);
     if (!per_cpu::store_if(leaser - 1, lease.lock, lease.chunk, c + 1, word, taken, taken ^ bit))
       continue;
-    lease.word.store(static_cast<std::uint32_t>((page >> 6) % chunk_words),
-                     std::memory_order_relaxed);
     count_one(lease.frees);
     return Given::done;
   }

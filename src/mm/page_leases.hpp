@@ -74,6 +74,8 @@ class PageLeases {
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 
+  [[nodiscard]] bool find_word(Lease& lease, std::uint64_t first, unsigned hint) const;
+
   ChunkMap& map_;
   unsigned slots_;
   std::size_t count_;
