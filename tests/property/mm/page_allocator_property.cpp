@@ -22,7 +22,15 @@ unsigned some_alignment(Dice& dice) {
 
 bool take_something(JudgedPages& pages, Dice& dice) {
   const std::uint64_t length = some_length(dice, pages.page_count());
-  switch (dice.roll(8)) {
+  switch (dice.roll(10)) {
+    case 8:
+    case 9: {
+      const std::uint64_t a = dice.roll(pages.page_count());
+      const std::uint64_t b = dice.roll(pages.page_count());
+      return pages.allocate_within(length, some_alignment(dice), std::min(a, b), std::max(a, b) + 1,
+                                   static_cast<Placement>(dice.roll(3)),
+                                   static_cast<Lifetime>(dice.roll(4)));
+    }
     case 0:
       return pages.allocate_scattered(length);
     case 1: {
@@ -46,7 +54,8 @@ bool give_something(JudgedPages& pages, Dice& dice) {
   if (dice.roll(6) == 0) return pages.free(at / 512 * 512, 512);  // for the cache of large blocks
   const std::uint64_t limit = dice.roll(3) == 0 ? 1 : some_length(dice, pages.page_count());
   const auto [begin, count] = pages.taken_run(at, limit);
-  return count != 0 && pages.free(begin, count);
+  return count != 0 &&
+         pages.free(begin, count, dice.roll(2) == 0 ? Contents::unknown : Contents::zeros);
 }
 
 /// Sweeps the fill of the region up and down between nothing and everything, several times.

@@ -18,8 +18,10 @@ namespace accelmm::test {
 class JudgedPages {
  public:
   explicit JudgedPages(std::uint64_t page_count)
-      : allocator_(PageAllocator::create({.size = bytes(page_count)}).value()),
-        taken_(page_count, 0) {}
+      : allocator_(PageAllocator::create({.size = bytes(page_count), .contents = Contents::zeros})
+                       .value()),
+        taken_(page_count, 0),
+        dirty_(page_count, 0) {}
 
   [[nodiscard]] std::uint64_t page_count() const { return taken_.size(); }
   [[nodiscard]] std::uint64_t free_pages() const { return free_; }
@@ -42,6 +44,28 @@ class JudgedPages {
     return extent.has_value();
   }
 
+  /// Inside [begin, end), at the end that `placement` says, of any lifetime.
+  bool allocate_within(std::uint64_t count, unsigned align_order, std::uint64_t begin,
+                       std::uint64_t end, Placement placement, Lifetime lifetime) {
+    const Alignment alignment(page_bytes << align_order);
+    const Range<RegionOffset> within{RegionOffset(begin * page_bytes),
+                                     RegionOffset(end * page_bytes)};
+    const auto extent = allocator_.allocate({.size = bytes(count),
+                                             .alignment = alignment,
+                                             .lifetime = lifetime,
+                                             .placement = placement,
+                                             .within = within});
+    ACCELMM_CHECK(extent.has_value() ==
+                  has_place(count, std::uint64_t{1} << align_order, begin, end));
+    if (extent) {
+      ACCELMM_CHECK(alignment.divides(extent->offset));
+      ACCELMM_CHECK(within.begin <= extent->offset && extent->end() <= within.end);
+      take(*extent);
+    }
+    judge_state();
+    return extent.has_value();
+  }
+
   bool allocate_scattered(std::uint64_t count) {
     const auto extents = allocator_.allocate_scattered(bytes(count));
     ACCELMM_CHECK(extents.has_value() == (count <= free_));
@@ -59,9 +83,12 @@ class JudgedPages {
   }
 
   /// Frees [begin, begin + count), which need not be allocated nor inside the region.
-  bool free(std::uint64_t begin, std::uint64_t count) {
+  bool free(std::uint64_t begin, std::uint64_t count, Contents contents = Contents::unknown) {
     const bool allowed = all(begin, count, 1);
-    const auto freed = allocator_.free(extent(begin, count));
+    const auto freed = allocator_.free(extent(begin, count), contents);
+    if (freed)
+      std::fill_n(dirty_.begin() + static_cast<std::ptrdiff_t>(begin), count,
+                  contents == Contents::zeros ? 0 : 1);
     ACCELMM_CHECK(freed.has_value() == allowed);
     if (freed) fill(begin, count, 0);
     if (!freed) ACCELMM_CHECK(freed.error().code == Errc::invalid_argument);
@@ -126,11 +153,29 @@ class JudgedPages {
     ACCELMM_CHECK(got == extent(begin, count));
     ACCELMM_CHECK(all(begin, count, 0));
     fill(begin, count, 1);
+    judge_zeros(got);
+  }
+
+  /// What is said to be zero was never handed out, or came back as zeros. What is not may be zero.
+  void judge_zeros(Extent rest) const {
+    while (rest.length > ByteCount(0)) {
+      const Extent dirty = allocator_.first_dirty(rest).value();
+      const std::uint64_t clean_end =
+          (dirty.length > ByteCount(0) ? dirty.offset : rest.end()).value() / page_bytes;
+      for (std::uint64_t page = rest.offset.value() / page_bytes; page < clean_end; ++page)
+        ACCELMM_CHECK(dirty_[page] == 0);
+      if (dirty.length == ByteCount(0)) return;
+      rest = {dirty.end(), rest.end() - dirty.end()};
+    }
   }
 
   [[nodiscard]] bool has_place(std::uint64_t count, std::uint64_t alignment) const {
+    return has_place(count, alignment, 0, page_count());
+  }
+  [[nodiscard]] bool has_place(std::uint64_t count, std::uint64_t alignment, std::uint64_t first,
+                               std::uint64_t last) const {
     std::uint64_t clear = 0;  // free pages right before `end`
-    for (std::uint64_t end = 1; end <= page_count(); ++end) {
+    for (std::uint64_t end = first + 1; end <= last; ++end) {
       clear = taken_[end - 1] == 0 ? clear + 1 : 0;
       if (clear < count) continue;
       const std::uint64_t lowest = end - clear;
@@ -176,6 +221,7 @@ class JudgedPages {
 
   PageAllocator allocator_;
   std::vector<std::uint8_t> taken_;  // 1: allocated
+  std::vector<std::uint8_t> dirty_;  // 1: handed out, and not freed as zeros since
   std::uint64_t free_ = taken_.size();
 };
 
