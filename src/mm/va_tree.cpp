@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Theory. Leaves hold up to 32 intervals, branches up to 32 children: four cache lines of keys, of
-// which a search reads three keys in parallel and then the eight of one line. Nodes are split in
-// half when full, and merged with a neighbour under the same parent when both fit into three
-// quarters of one. Leaves are linked, because an interval ends where the next one begins.
+// which a search reads three keys in parallel and then the eight of one line. A leaf's lines are
+// asked for all at once: beyond the second-level cache an operation costs what its misses in a row
+// cost. Nodes are split in half when full, and merged with a neighbour under the same parent when
+// both fit into three quarters of one. Leaves are linked, for the neighbours of an interval.
 #include "mm/va_tree.hpp"
 
 namespace accelmm::mm {
@@ -40,6 +41,17 @@ void move_entries(VaTree::Branch& from, unsigned at, VaTree::Branch& to) {
   std::fill(from.begin + at, from.begin + from.count, unused_key);
   to.count += from.count - at;
   from.count = at;
+}
+
+/// The place of a child, at `at` or just before it, that can be merged with the one behind it;
+/// fanout if there is none.
+template <class Pool>
+unsigned mergeable(const Pool& nodes, const VaTree::Branch& parent, unsigned at) {
+  const auto fits = [&](unsigned left) {
+    return nodes[parent.child[left]].count + nodes[parent.child[left + 1]].count <= merged_at_most;
+  };
+  if (at + 1 < parent.count && fits(at)) return at;
+  return at > 0 && fits(at - 1) ? at - 1 : VaTree::fanout;
 }
 
 template <class Node>
@@ -212,40 +224,28 @@ void VaTree::join(const Spot& spot, unsigned count) {
   if (leaf.count < half && leaf.count / 4 != before / 4 && height_ > 0) merge_leaf(spot);
 }
 
-/// Merges the leaf with the neighbour behind it, else before it, where both fit.
 void VaTree::merge_leaf(const Spot& spot) {
-  Branch& parent = *spot.path[height_ - 1].branch;
-  const unsigned at = spot.path[height_ - 1].at;
-  for (unsigned left = at + 1; left-- > 0 && left + 1 >= at;) {
-    if (left + 1 >= parent.count) continue;
-    const VaId right_id = parent.child[left + 1];
-    Leaf& into = leaves_[parent.child[left]];
-    Leaf& right = leaves_[right_id];
-    if (into.count + right.count > merged_at_most) continue;
-    move_entries(right, 0, into);
-    unlink(right);
-    leaves_.give(right_id);
-    parent.room[left].raise(parent.room[left + 1]);
-    remove_child(spot, height_ - 1, left + 1);
-    return;
-  }
+  const Spot::Step above = spot.path[height_ - 1];
+  const unsigned left = mergeable(leaves_, *above.branch, above.at);
+  if (left == fanout) return;
+  const VaId right_id = above.branch->child[left + 1];
+  Leaf& right = leaves_[right_id];
+  move_entries(right, 0, leaves_[above.branch->child[left]]);
+  unlink(right);
+  leaves_.give(right_id);
+  above.branch->room[left].raise(above.branch->room[left + 1]);
+  remove_child(spot, height_ - 1, left + 1);
 }
 
 void VaTree::merge_branch(const Spot& spot, unsigned level) {
-  Branch& parent = *spot.path[level - 1].branch;
-  const unsigned at = spot.path[level - 1].at;
-  for (unsigned left = at + 1; left-- > 0 && left + 1 >= at;) {
-    if (left + 1 >= parent.count) continue;
-    const VaId right_id = parent.child[left + 1];
-    Branch& into = branches_[parent.child[left]];
-    Branch& right = branches_[right_id];
-    if (into.count + right.count > merged_at_most) continue;
-    move_entries(right, 0, into);
-    branches_.give(right_id);
-    parent.room[left].raise(parent.room[left + 1]);
-    remove_child(spot, level - 1, left + 1);
-    return;
-  }
+  const Spot::Step above = spot.path[level - 1];
+  const unsigned left = mergeable(branches_, *above.branch, above.at);
+  if (left == fanout) return;
+  const VaId right_id = above.branch->child[left + 1];
+  move_entries(branches_[right_id], 0, branches_[above.branch->child[left]]);
+  branches_.give(right_id);
+  above.branch->room[left].raise(above.branch->room[left + 1]);
+  remove_child(spot, level - 1, left + 1);
 }
 
 /// Pre: the child holds nothing any more, or all it held is in its neighbour under this parent.
