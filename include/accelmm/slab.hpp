@@ -54,8 +54,8 @@ class PageAllocatorSource final : public SlabSource {
 /// Lifetime  move-only, not while others use it; destroying it gives every slab back, live objects
 ///           or not. A moved-from Slab may only be destroyed or assigned to.
 /// Invariant an object is live, or can be had again by allocate(), never both -> validate().
-/// Cost      allocate: no atomic read-modify-write while the processor has objects at hand.
-///           free: one compare-and-swap, which is what makes a double free always detected.
+/// Cost      allocate and free: no locked instruction for objects of the 32 neighbours that the
+///           processor takes from at the moment; otherwise one or two compare-and-swaps.
 /// Source    Bonwick, Adams: Magazines and vmem, USENIX 2001; docs/mm.md.
 class Slab {
  public:
@@ -125,8 +125,11 @@ class Slab {
   [[nodiscard]] Result<void> allocate_bulk(ByteCount size, std::span<RegionOffset> offsets);
 
   /// Gives an object back.
-  /// Errors  invalid_argument: no live object begins there (double free, foreign, interior).
-  ///         Always detected, by one of two threads that free the same, too; state unchanged.
+  /// Errors  invalid_argument: no live object begins there (double free, foreign, interior). State
+  ///         unchanged. Always detected, also where two threads free the same; but if both do at the
+  ///         same moment, on two processors, one of which takes from these neighbours, both may be
+  ///         told that they did: the object is then lost until it is freed once more, and never had
+  ///         by two.
   [[nodiscard]] Result<void> free(RegionOffset offset);
 
   /// Gives objects back, of any sizes in any order; fastest where neighbours stand together.
@@ -144,8 +147,8 @@ class Slab {
   /// Cost  a system call a processor.
   void drain();
 
-  /// Drains, frees what is in quarantine, and gives every empty slab back.
-  /// Returns the number of bytes given back.
+  /// Frees what is in quarantine, drains, and gives every empty slab back. Returns how many bytes
+  /// these slabs have.
   ByteCount trim();
 
   /// Cost  O(metadata); none to the other functions.
