@@ -17,7 +17,7 @@ namespace accelmm {
 ///
 /// Never gives out by itself the page at address 0, which reads as null, nor a hint range; both are
 /// had by naming their addresses: allocate_at(), reserve_at(), or a hint.
-/// Owns      about 19 bytes for each interval and 32 for each hole, in chunks.
+/// Owns      about 24 bytes for each interval and 32 more for each hole, in chunks that double.
 /// Units     device addresses and lengths, multiples of the page.
 /// Threads   externally synchronised (docs/mm.md "Locking").
 /// Lifetime  move-only; destroying it with live intervals is allowed. A moved-from allocator may
