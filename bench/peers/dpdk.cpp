@@ -10,6 +10,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_malloc.h>
+#include <rte_mempool.h>
 #include <rte_version.h>
 #include <sched.h>
 
@@ -41,6 +42,11 @@ std::string start_once() {
 std::string start_dpdk() {
   static const std::string result = start_once();
   return result;
+}
+
+std::string dpdk_mempool_object() {
+  return object_of(reinterpret_cast<const void*>(&rte_mempool_create)) +
+         " (librte_mempool.a, inlined in part) " + rte_version();
 }
 
 Peer dpdk_malloc_peer() {

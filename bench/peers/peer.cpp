@@ -5,7 +5,10 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
+#include <boost/version.hpp>
 #include <dlfcn.h>
 
 namespace accelmm::bench {
@@ -14,7 +17,10 @@ std::string object_of(const void* function) {
   Dl_info info{};
   if (function == nullptr || dladdr(function, &info) == 0 || info.dli_fname == nullptr)
     return "no object";
-  return info.dli_fname;
+  // Without the symbolic links, whose target's name has the version.
+  std::error_code error;
+  const auto file = std::filesystem::canonical(info.dli_fname, error);
+  return error ? std::string(info.dli_fname) : file.string();
 }
 
 namespace {
@@ -37,7 +43,9 @@ const Peer& malloc_peer(std::string_view name) {
 void print_peers() {
   for (const Peer& peer : malloc_peers())
     std::printf("%-20s %s%s%s\n", peer.name.c_str(), peer.object.c_str(),
-                peer.missing.empty() ? "" : "MISSING: ", peer.missing.c_str());
+                peer.missing.empty() ? "" : " MISSING: ", peer.missing.c_str());
+  std::printf("%-20s %s\n", "dpdk-mempool", dpdk_mempool_object().c_str());
+  std::printf("%-20s inlined (Boost headers) %s\n", "boost-pool", BOOST_LIB_VERSION);
 }
 
 }  // namespace accelmm::bench

@@ -49,12 +49,15 @@ inline constexpr std::array<PeerName, 7> malloc_peer_names{{{"glibc", true},
 [[nodiscard]] Peer dpdk_malloc_peer();
 [[nodiscard]] Peer boost_interprocess_peer();
 
-/// The file that a function lies in.
+/// The file that a function lies in, without symbolic links.
 [[nodiscard]] std::string object_of(const void* function);
 
 /// Starts DPDK's environment without huge pages, devices and rights, once. Returns what went wrong,
 /// or an empty string.
 [[nodiscard]] std::string start_dpdk();
+
+/// Where the part of DPDK's mempool lies that is not inlined.
+[[nodiscard]] std::string dpdk_mempool_object();
 
 /// One line for each peer that the report compares with: its name, and the object it resolved to.
 void print_peers();
