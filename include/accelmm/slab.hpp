@@ -104,7 +104,7 @@ class Slab {
   };
 
   /// Makes a Slab without slabs.
-  /// Errors  invalid_argument: no source, or the region is 0 or beyond 2^52.
+  /// Errors  invalid_argument: no source, or the region is 0 or beyond 2^60.
   ///         no_memory: no room for the metadata.
   [[nodiscard]] static Result<Slab> create(const Options& options);
 

@@ -22,8 +22,8 @@ namespace {
 
 constexpr const char* wrong_size = "size of an object is 1 byte to 16 KiB";
 
-// What an offset in 64-bit entries, offset + 1 and slab arithmetic can do without a thought.
-constexpr std::uint64_t largest_region = std::uint64_t{1} << 52;
+// No sum of an offset and a slab comes near 2^64.
+constexpr std::uint64_t largest_region = std::uint64_t{1} << 60;
 
 // The finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
 // 2014).
@@ -87,7 +87,7 @@ Slab::~Slab() = default;
 Result<Slab> Slab::create(const Options& options) {
   if (options.source == nullptr) return fail(Errc::invalid_argument, "slab without a source");
   if (options.region.value() == 0 || options.region.value() > largest_region)
-    return fail(Errc::invalid_argument, "region of a slab is 1 to 2^52 bytes");
+    return fail(Errc::invalid_argument, "region of a slab is 1 to 2^60 bytes");
   try {
     return Slab(std::make_unique<State>(options));
   } catch (const std::bad_alloc&) {

@@ -15,7 +15,7 @@ std::uint64_t some_size(Dice& dice) {
     case 1:
       return 1 + dice.roll(4096);
     default:
-      return 16 << dice.roll(6);
+      return std::uint64_t{16} << dice.roll(6);
   }
 }
 
