@@ -126,10 +126,10 @@ class Slab {
 
   /// Gives an object back.
   /// Errors  invalid_argument: no live object begins there (double free, foreign, interior). State
-  ///         unchanged. Always detected, also where two threads free the same; but if both do at the
-  ///         same moment, on two processors, one of which takes from these neighbours, both may be
-  ///         told that they did: the object is then lost until it is freed once more, and never had
-  ///         by two.
+  ///         unchanged. Always detected, also where two threads free the same; but if both do at
+  ///         the same moment, on two processors, one of which takes from these neighbours, both may
+  ///         be told that they did: the object is then lost until it is freed once more, and never
+  ///         had by two.
   [[nodiscard]] Result<void> free(RegionOffset offset);
 
   /// Gives objects back, of any sizes in any order; fastest where neighbours stand together.

@@ -25,8 +25,9 @@ struct Halves {
   }
 };
 
-/// Where the area of the thread is, from the thread pointer, for sections written elsewhere; 0 where
-/// sections are not restartable. The same for the life of the process, once slots() was called.
+/// Where the area of the thread is, from the thread pointer, for sections written elsewhere; 0
+/// where sections are not restartable. The same for the life of the process, once slots() was
+/// called.
 [[nodiscard]] inline std::ptrdiff_t quick_area() noexcept {
 #if ACCELMM_RSEQ
   return detail::area_offset.load(std::memory_order_relaxed);

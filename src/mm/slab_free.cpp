@@ -14,8 +14,8 @@ namespace {
 
 constexpr const char* not_live = "no live object begins there";
 
-// How many of the offsets that follow the first continue it, each an object of `size` further, up to
-// `limit` of them.
+// How many of the offsets that follow the first continue it, each an object of `size` further, up
+// to `limit` of them.
 std::size_t length_of_run(std::span<const RegionOffset> offsets, std::uint64_t size,
                           std::size_t limit) {
   limit = std::min(limit, offsets.size());
@@ -60,8 +60,8 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
   return true;
 }
 
-// Frees an object that is none of the slot's current word. Finds it once more, so that what the fast
-// path knows of it need not leave the registers.
+// Frees an object that is none of the slot's current word. Finds it once more, so that what the
+// fast path knows of it need not leave the registers.
 [[gnu::noinline]] bool Slab::State::free_elsewhere(std::uint64_t offset) {
   const Place place = find(offset);
   if (place.entry == 0) return false;

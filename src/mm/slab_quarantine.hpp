@@ -10,8 +10,8 @@
 
 namespace accelmm::mm {
 
-/// Freed objects that wait: in one of some random places until another object draws that place, then
-/// in a queue until as many others came after.
+/// Freed objects that wait: in one of some random places until another object draws that place,
+/// then in a queue until as many others came after.
 ///
 /// They are also in a set, since a second free of one must be told from the first.
 /// Owns     room for all of them, from the start.

@@ -10,10 +10,10 @@
 /// The two steps that nearly every call needs, as one restartable section each.
 ///
 /// Everything is read inside the section, so that nothing need be compared before the store: what
-/// another thread of the slot could change meanwhile restarts it, and what others can change does no
-/// harm. A free by another processor flips a bit of the other half. Whoever empties the slot puts
-/// its mark first and interrupts the slot then; a section that read the word before either commits
-/// before the interrupt or never.
+/// another thread of the slot could change meanwhile restarts it, and what others can change does
+/// no harm. A free by another processor flips a bit of the other half. Whoever empties the slot
+/// puts its mark first and interrupts the slot then; a section that read the word before either
+/// commits before the interrupt or never.
 namespace accelmm::mm {
 
 // What the sections know of the layout: a reference is the record / 64 << 8 | word, marks begin 64

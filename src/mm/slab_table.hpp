@@ -12,8 +12,8 @@
 
 namespace accelmm::mm {
 
-/// Which slab is where: an entry for each 64 KiB of the region, the record and, in the bits that its
-/// alignment leaves, the class; beside it how the class cuts a slab. An entry of 0 is no slab.
+/// Which slab is where: an entry for each 64 KiB of the region, the record and, in the bits that
+/// its alignment leaves, the class; beside it how the class cuts a slab. An entry of 0 is no slab.
 class SlabTable {
  public:
   /// Zeroed memory comes untouched from the kernel, so that a large region costs only what is used.

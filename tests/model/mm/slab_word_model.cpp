@@ -47,8 +47,8 @@ struct TwoFreesOfOne : rl::test_suite<TwoFreesOfOne<mutant>, 3> {
   int held;  // how many got hold of the word
 };
 
-/// Two threads write into their objects and free them. The one that gets hold of the word takes what
-/// is free and writes into that.
+/// Two threads write into their objects and free them. The one that gets hold of the word takes
+/// what is free and writes into that.
 template <Mutant mutant>
 struct FreedAndTakenAgain : rl::test_suite<FreedAndTakenAgain<mutant>, 2> {
   void before() {
