@@ -19,7 +19,7 @@ std::uint8_t apply(const Pass& pass, const Picture& picture, std::int64_t x, std
     sum += pass.kernel[static_cast<std::size_t>(k)] *
            picture.pixels[static_cast<std::size_t>(row * width + column)];
   }
-  sum >>= pass.shift;
+  sum = sum >> static_cast<int>(pass.shift);
   if ((pass.flags & ACCELMM_NPU_ABSOLUTE) != 0) sum = std::abs(sum);
   if ((pass.flags & ACCELMM_NPU_ACCUMULATE) != 0) sum += before;
   return static_cast<std::uint8_t>(std::clamp(sum + pass.bias, 0, 255));

@@ -92,6 +92,7 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
   return detail::slot_of_thread();
 }
 
+// NOLINTBEGIN(readability-function-size): an instruction's operands, in registers.
 /// Stores `desired` in `target` if the thread is still in `slot`, `check` is `check_expected` and
 /// `target` is `expected`; all at once as seen by any thread in the same slot. Returns whether it
 /// did. A value that changed and changed back goes unnoticed.
@@ -189,6 +190,8 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
   static_cast<void>(slot);
   return detail::locked_push_if(lock, header, expected, cell, value, desired);
 }
+
+// NOLINTEND(readability-function-size)
 
 /// Returns when no section of `slot` that began before the call can commit any more. The caller has
 /// already made new ones fail, by changing the word that they check.

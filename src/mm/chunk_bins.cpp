@@ -9,8 +9,7 @@
 namespace accelmm::mm {
 
 ChunkBins::ChunkBins(std::uint64_t chunks)
-    : words_taken_(lifetimes * orders * fills * BitTree::words_for(chunks)),
-      words_(new std::uint64_t[words_taken_]()) {
+    : words_taken_(bins * BitTree::words_for(chunks)), words_(new std::uint64_t[words_taken_]()) {
   std::uint64_t* words = words_.get();
   for (BitTree& tree : trees_) {
     tree = BitTree(words, chunks);

@@ -26,6 +26,7 @@ class ChunkBins {
   static constexpr unsigned orders = chunk_order;  // of a partial chunk: 0 to 8
   // 1, 4, 8 and 16 keep equally many chunks whole (docs/mm.md), so few do.
   static constexpr unsigned fills = 4;
+  static constexpr std::size_t bins = std::size_t{lifetimes} * orders * fills;
   static constexpr std::uint64_t none = BitTree::none;
 
   ChunkBins() = default;
@@ -67,8 +68,8 @@ class ChunkBins {
 
   std::size_t words_taken_ = 0;
   std::unique_ptr<std::uint64_t[]> words_;
-  std::array<BitTree, lifetimes * orders * fills> trees_;
-  std::array<std::uint32_t, lifetimes * orders * fills> counts_{};
+  std::array<BitTree, bins> trees_;
+  std::array<std::uint32_t, bins> counts_{};
   std::array<std::array<std::uint8_t, orders>, lifetimes> filled_{};  // bit f: fill f is not empty
 };
 

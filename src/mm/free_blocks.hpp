@@ -87,7 +87,6 @@ class FreeBlocks {
   [[nodiscard]] unsigned order_holding(std::uint64_t page) const;
   void validate_order(unsigned order) const;
 
-  std::uint64_t pages_ = 0;
   unsigned orders_ = 0;
   std::uint64_t nonempty_ = 0;  // bit o: order o has a block
   std::array<std::uint64_t, max_orders> counts_{};

@@ -50,14 +50,11 @@ void PageSpace::each_free_run(PageRun within, F f) const {
   };
   for (std::uint64_t c = within.begin >> chunk_order; first_page(c) < within.end; ++c) {
     const std::uint64_t page = first_page(c);
-    if (map_.kind(c) == Kind::free) {
-      extend(page, page + chunk_pages);
-    } else if (map_.kind(c) == Kind::partial) {
-      for (unsigned w = 0; w < chunk_words; ++w) {
-        const std::uint64_t at = page + w * 64;
-        each_run_of_ones(map_.free_word(at >> 6),
-                         [&](unsigned begin, unsigned end) { extend(at + begin, at + end); });
-      }
+    if (map_.kind(c) == Kind::free) extend(page, page + chunk_pages);
+    if (map_.kind(c) != Kind::partial) continue;
+    for (std::uint64_t at = page; at < page + chunk_pages; at += 64) {
+      each_run_of_ones(map_.free_word(at >> 6),
+                       [&](unsigned begin, unsigned end) { extend(at + begin, at + end); });
     }
   }
   if (!run.empty()) f(run);

@@ -234,21 +234,21 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
 void PageSpace::give(PageRun run) {
   PageRun whole{none, none};  // neighbours that become free as one
   each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
-    if (map_.kind(c) == Kind::allocated) {
-      if (end - begin == chunk_pages) {
-        if (whole.end != c) {
-          if (!whole.empty()) give_chunks(whole);
-          whole.begin = c;
-        }
-        whole.end = c + 1;
-        return;
-      }
-      map_.make_partial(c);
+    if (map_.kind(c) != Kind::allocated || end - begin != chunk_pages)
+      return give_part(c, begin, end);
+    if (whole.end != c) {
+      if (!whole.empty()) give_chunks(whole);
+      whole.begin = c;
     }
-    map_.give(c, begin, end);
-    if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
+    whole.end = c + 1;
   });
   if (!whole.empty()) give_chunks(whole);
+}
+
+void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end) {
+  if (map_.kind(c) == Kind::allocated) map_.make_partial(c);
+  map_.give(c, begin, end);
+  if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
 }
 
 bool PageSpace::renew_lease(unsigned lifetime) {

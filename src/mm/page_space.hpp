@@ -86,6 +86,7 @@ class PageSpace {
   void refile(std::uint64_t c, unsigned free_pages, unsigned order);
   void refile_given(std::uint64_t c, unsigned begin, unsigned end);
   [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
+  void give_part(std::uint64_t c, unsigned begin, unsigned end);
   // --- whole chunks ---
   [[nodiscard]] std::uint64_t take_chunks(std::uint64_t count, unsigned align_order);
   void own_chunks(PageRun chunks);
