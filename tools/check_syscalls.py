@@ -24,7 +24,8 @@ HEADERS = re.compile(r"sys/(?!types\.h$|auxv\.h$).*|unistd\.h|fcntl\.h|poll\.h|s
                      r"csignal|liburing.*|linux/(memfd|udmabuf|dma-buf|dma-heap|io_uring|vfio|futex)\.h|filesystem|"
                      r"fstream|base/system(_call)?\.hpp")
 
-# C functions that do their work in the process, or are the program's allocator. Anything else is refused until someone has looked at it.
+# C functions that do their work in the process, or are the program's allocator. Anything else is refused until someone has
+# looked at it.
 HARMLESS = re.compile(r"mem(cpy|move|set|cmp|chr)|bcmp|str[a-z]+|__(mem|str)[a-z]+_chk|v?snprintf|__v?snprintf_chk|getenv|"
                       r"pthread_[a-z_]+|__errno_location|__cxa_[a-z_]+|_Unwind_Resume|__gxx_personality_v0|__dso_handle|"
                       r"__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__tls_get_addr|__[a-z]+[sdt]i[234]|__libc_single_threaded|"
