@@ -30,6 +30,7 @@ using mm::PageRun;
 using mm::PageSpace;
 
 constexpr std::uint64_t none = PageSpace::none;
+constexpr const char* not_allocated = "a page of the extent is not allocated";
 
 // The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
@@ -43,6 +44,7 @@ constexpr ChunkMap::Zeros zeros_of(Contents contents) {
 struct PageAllocator::State {
   explicit State(const Options& options)
       : shift(options.page.log2()),
+        page_bytes(options.page.value()),
         pages(options.size.value() >> shift),
         space(pages, zeros_of(options.contents)) {}
 
@@ -72,6 +74,7 @@ struct PageAllocator::State {
   [[nodiscard]] Result<void> free_run(PageRun run, Contents contents) ACCELMM_EXCLUDES(lock);
 
   const unsigned shift;
+  const std::uint64_t page_bytes;
   const std::uint64_t pages;
   mutable Mutex lock;
   // Under the lock, but for what PageSpace lets any thread do.
@@ -115,18 +118,10 @@ std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_ord
   return page;
 }
 
+// Of a chunk that this processor does not lease.
 Result<void> PageAllocator::State::free_page(std::uint64_t page) {
-  constexpr const char* not_allocated = "a page of the extent is not allocated";
   ChunkMap& map = space.map();
   const std::uint64_t c = page >> mm::chunk_order;
-  switch (space.leases().give(page)) {
-    case PageLeases::Given::done:
-      return {};
-    case PageLeases::Given::not_allocated:
-      return fail(Errc::invalid_argument, not_allocated);
-    case PageLeases::Given::not_leased:
-      break;
-  }
   if (map.kind(c) != ChunkMap::Kind::partial) return free_run({page, page + 1}, Contents::unknown);
   if (!map.is_allocated(page)) return fail(Errc::invalid_argument, not_allocated);
   map.soil_page(page);
@@ -140,7 +135,7 @@ Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
   const MutexLock held(lock);
   space.settle();
   if (!space.all(run, true) || (!poisoned.empty() && poisoned.any_retired(run)))
-    return fail(Errc::invalid_argument, "a page of the extent is not allocated");
+    return fail(Errc::invalid_argument, not_allocated);
   space.map().set_zeros(run, zeros_of(contents));
   if (poisoned.empty()) {
     space.give(run);
@@ -182,12 +177,15 @@ Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
-  if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
-  if (size.value() <= std::uint64_t{1} << state_->shift) {
-    const std::uint64_t page = state_->take_page(0);
-    if (page == none) return fail(Errc::no_memory, "no page is free");
-    return state_->extent({page, page + 1});
+  if (size.value() - 1 < state_->page_bytes) {  // one page, and not size 0
+    std::uint64_t page = state_->space.leases().take(0);
+    if (page == none) [[unlikely]]
+      page = state_->take_page(0);
+    if (page == none) [[unlikely]]
+      return fail(Errc::no_memory, "no page is free");
+    return Extent{RegionOffset(page << state_->shift), ByteCount(state_->page_bytes)};
   }
+  if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
   const Alignment natural(std::bit_floor(std::min(size.value(), large_bytes)));
   auto extent = allocate(size, natural);
   if (!extent && state_->order_of(natural) > 0) extent = allocate(size, Alignment(1));
@@ -306,12 +304,24 @@ Result<void> PageAllocator::poison(Extent extent) {
 
 Result<void> PageAllocator::free(Extent extent, Contents contents) {
   State& state = *state_;
+  const std::uint64_t offset = extent.offset.value();
+  const bool one_page = extent.length.value() == state.page_bytes &&
+                        (offset & (state.page_bytes - 1)) == 0 &&
+                        offset >> state.shift < state.pages;
+  if (one_page && contents == Contents::unknown &&
+      !state.any_poisoned.load(std::memory_order_relaxed)) [[likely]] {
+    const std::uint64_t page = offset >> state.shift;
+    switch (state.space.leases().give(page)) {
+      case PageLeases::Given::done:
+        return {};
+      case PageLeases::Given::not_allocated:
+        return fail(Errc::invalid_argument, not_allocated);
+      case PageLeases::Given::not_leased:
+        return state.free_page(page);
+    }
+  }
   if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
-  const PageRun run = state.run_of(extent);
-  if (run.size() == 1 && contents == Contents::unknown &&
-      !state.any_poisoned.load(std::memory_order_relaxed))
-    return state.free_page(run.begin);
-  return state.free_run(run, contents);
+  return state.free_run(state.run_of(extent), contents);
 }
 
 Result<Extent> PageAllocator::first_dirty(Extent extent) const {
