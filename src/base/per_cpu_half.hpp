@@ -69,6 +69,7 @@ namespace detail {
 
 }  // namespace detail
 
+// NOLINTBEGIN(readability-function-size): an instruction's operands, in registers.
 /// Stores `desired` in the lower half of `target` if the thread is still in `slot`, `check` is
 /// `check_expected` and both halves of `target` are `expected`. Returns whether it did. The upper
 /// half may have changed when the store happens.
@@ -123,5 +124,7 @@ namespace detail {
 #if ACCELMM_RSEQ
 static_assert(offsetof(detail::Area, cpu_id) == 4 && offsetof(detail::Area, rseq_cs) == 8);
 #endif
+
+// NOLINTEND(readability-function-size)
 
 }  // namespace accelmm::per_cpu

@@ -13,8 +13,6 @@
 namespace accelmm {
 
 using mm::SlabCache;
-using mm::SlabCentral;
-using mm::SlabRecord;
 using mm::SlabsReleased;
 using mm::SlabWordRef;
 

@@ -83,6 +83,7 @@ struct PerCpuSections {
   using Lock = per_cpu::SlotLock;
   static constexpr unsigned cells = magazine_cells;
 
+  // NOLINTBEGIN(readability-function-size): as in base/per_cpu.hpp
   [[nodiscard]] static bool store_if(unsigned slot, Lock& lock, const Word& check,
                                      std::uint64_t check_expected, Word& target,
                                      std::uint64_t expected, std::uint64_t desired) noexcept {
@@ -93,6 +94,7 @@ struct PerCpuSections {
                                     std::uint64_t desired) noexcept {
     return per_cpu::push_if(slot, lock, header, expected, cell, value, desired);
   }
+  // NOLINTEND(readability-function-size)
 };
 
 using SlabCache = SlabCacheOf<PerCpuSections>;

@@ -61,7 +61,7 @@ class VaTree {
     unsigned count;
     unsigned unused[15];
   };
-  static_assert(sizeof(Leaf) == 7 * 64 && sizeof(Branch) == 15 * 64);
+  static_assert(sizeof(Leaf) == 7UL * 64 && sizeof(Branch) == 15UL * 64);
   using LeafPool = VaPool<Leaf, 0>;
   using BranchPool = VaPool<Branch, 2>;
   struct Growth {
