@@ -109,6 +109,9 @@ class DriverProcess {
     alive_ = UniqueFd(alive[1]);
     // No number comes from a driver process that could not begin: its stderr says why.
     if (::read(ready[0], &number_, sizeof number_) != sizeof number_) std::abort();
+    // And nothing more: at the end of the file it has closed its end, and holds what it will hold.
+    char more = 0;
+    if (::read(ready[0], &more, 1) != 0) std::abort();
     ::close(ready[0]);
   }
   DriverProcess(const DriverProcess&) = delete;
