@@ -10,9 +10,11 @@
 #include <accelmm/client.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <set>
 #include <string>
+#include <thread>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -135,12 +137,13 @@ TEST_F(ForkedApplication, EndsItsSessionByDyingWhileAChildLives) {
   pid_t* const child = static_cast<pid_t*>(
       ::mmap(nullptr, sizeof(pid_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   kill_application_after([child](BusySession&) {
-    const pid_t forked = ::fork();
-    if (forked == 0) {
+    if (::fork() == 0) {
       ::alarm(longest_child_life_s);
+      // By now the handlers of fork() have closed what it inherited.
+      std::atomic_ref(*child).store(::getpid());
       while (true) ::pause();
     }
-    *child = forked;
+    while (std::atomic_ref(*child).load() == 0) std::this_thread::yield();
   });
   ASSERT_GT(*child, 0);
   EXPECT_TRUE(connecting()()) << "the device is free again";
@@ -158,7 +161,15 @@ TEST_F(ForkedApplication, EndsItsSessionByDyingWhileAProgramItStartedRuns) {
     char name[] = "sleep";
     char time[] = "100";
     char* arguments[] = {name, time, nullptr};
+    // It returns a moment before the child's descriptors are closed, lowest first: the end of this
+    // pipe, opened last, says that they are.
+    int closed[2];
+    require(::pipe2(closed, O_CLOEXEC) == 0, "a pipe");
     require(::posix_spawnp(child, name, nullptr, nullptr, arguments, environ) == 0, "sleep runs");
+    ::close(closed[1]);
+    char none = 0;
+    require(::read(closed[0], &none, 1) == 0, "the program has none of it");
+    ::close(closed[0]);
   });
   ASSERT_GT(*child, 0);
   EXPECT_TRUE(connecting()()) << "the device is free again";
