@@ -74,6 +74,31 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
 #endif
 
 #if ACCELMM_RSEQ
+// The frame of a section, around its instructions in an asm goto that has the label `lost`. BEGIN
+// takes a register to spoil and the operand that is the area's rseq_cs, END the latter again. The
+// descriptor {version, flags, start, length, abort} goes to a section of its own, in the group of
+// the function so that the linker drops both or neither. Between 3 and 4 the kernel jumps to 5
+// instead of resuming; the bytes before 5 are the signature that it looks for.
+#define ACCELMM_RSEQ_BEGIN(scratch, rseq_cs) \
+  ".pushsection __rseq_cs, \"aw?\"\n\t"      \
+  ".balign 32\n\t"                           \
+  "1: .long 0, 0\n\t"                        \
+  ".quad 3f, 4f - 3f, 5f\n\t"                \
+  ".popsection\n\t"                          \
+  "leaq 1b(%%rip), " scratch                 \
+  "\n\t"                                     \
+  "movq " scratch ", " rseq_cs               \
+  "\n\t"                                     \
+  "3:\n\t"
+#define ACCELMM_RSEQ_END(rseq_cs)            \
+  "4: movq $0, " rseq_cs                     \
+  "\n\t"                                     \
+  ".pushsection __rseq_failure, \"ax?\"\n\t" \
+  ".byte 0x0f, 0xb9, 0x3d\n\t"               \
+  ".long 0x53053053\n\t"                     \
+  "5: jmp %l[lost]\n\t"                      \
+  ".popsection"
+
 [[nodiscard]] inline Area& area(std::ptrdiff_t offset) noexcept {
   return *reinterpret_cast<Area*>(static_cast<char*>(__builtin_thread_pointer()) + offset);
 }
@@ -104,30 +129,16 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
   const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
   if (offset != 0) [[likely]] {
     detail::Area& area = detail::area(offset);
-    // The descriptor {version, flags, start, length, abort} goes to a section of its own, in the
-    // group of the function so that the linker drops both or neither. Between 3 and 4 the kernel
-    // jumps to 5 instead of resuming.
     asm goto volatile(
-        ".pushsection __rseq_cs, \"aw?\"\n\t"
-        ".balign 32\n\t"
-        "1: .long 0, 0\n\t"
-        ".quad 3f, 4f - 3f, 5f\n\t"
-        ".popsection\n\t"
-        "leaq 1b(%%rip), %%rax\n\t"
-        "movq %%rax, %[rseq_cs]\n\t"
-        "3: cmpl %[slot], %[cpu_id]\n\t"
+        ACCELMM_RSEQ_BEGIN("%%rax", "%[rseq_cs]")
+        "cmpl %[slot], %[cpu_id]\n\t"
         "jne %l[lost]\n\t"
         "cmpq %[check_expected], %[check]\n\t"
         "jne %l[lost]\n\t"
         "cmpq %[expected], %[target]\n\t"
         "jne %l[lost]\n\t"
         "movq %[desired], %[target]\n\t"
-        "4: movq $0, %[rseq_cs]\n\t"
-        ".pushsection __rseq_failure, \"ax?\"\n\t"
-        ".byte 0x0f, 0xb9, 0x3d\n\t"
-        ".long 0x53053053\n\t"
-        "5: jmp %l[lost]\n\t"
-        ".popsection"
+        ACCELMM_RSEQ_END("%[rseq_cs]")
         :
         : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
           [check] "m"(check), [check_expected] "r"(check_expected), [target] "m"(target),
@@ -156,25 +167,14 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
   if (offset != 0) [[likely]] {
     detail::Area& area = detail::area(offset);
     asm goto volatile(
-        ".pushsection __rseq_cs, \"aw?\"\n\t"
-        ".balign 32\n\t"
-        "1: .long 0, 0\n\t"
-        ".quad 3f, 4f - 3f, 5f\n\t"
-        ".popsection\n\t"
-        "leaq 1b(%%rip), %%rax\n\t"
-        "movq %%rax, %[rseq_cs]\n\t"
-        "3: cmpl %[slot], %[cpu_id]\n\t"
+        ACCELMM_RSEQ_BEGIN("%%rax", "%[rseq_cs]")
+        "cmpl %[slot], %[cpu_id]\n\t"
         "jne %l[lost]\n\t"
         "cmpq %[expected], %[header]\n\t"
         "jne %l[lost]\n\t"
         "movq %[value], %[cell]\n\t"
         "movq %[desired], %[header]\n\t"
-        "4: movq $0, %[rseq_cs]\n\t"
-        ".pushsection __rseq_failure, \"ax?\"\n\t"
-        ".byte 0x0f, 0xb9, 0x3d\n\t"
-        ".long 0x53053053\n\t"
-        "5: jmp %l[lost]\n\t"
-        ".popsection"
+        ACCELMM_RSEQ_END("%[rseq_cs]")
         :
         : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
           [header] "m"(header), [expected] "r"(expected), [cell] "m"(cell), [value] "r"(value),

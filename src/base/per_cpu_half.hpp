@@ -83,14 +83,8 @@ namespace detail {
     detail::Area& area = detail::area(offset);
     // As in store_if(). The area's fields: cpu_id at 4, rseq_cs at 8.
     asm goto volatile(
-        ".pushsection __rseq_cs, \"aw?\"\n\t"
-        ".balign 32\n\t"
-        "1: .long 0, 0\n\t"
-        ".quad 3f, 4f - 3f, 5f\n\t"
-        ".popsection\n\t"
-        "leaq 1b(%%rip), %%rax\n\t"
-        "movq %%rax, 8(%[area])\n\t"
-        "3: cmpl %[slot], 4(%[area])\n\t"
+        ACCELMM_RSEQ_BEGIN("%%rax", "8(%[area])")
+        "cmpl %[slot], 4(%[area])\n\t"
         "jne %l[lost]\n\t"
         "cmpq %[check_expected], %[check]\n\t"
         "jne %l[lost]\n\t"
@@ -99,12 +93,7 @@ namespace detail {
         "cmpl %[high], 4(%[target])\n\t"
         "jne %l[lost]\n\t"
         "movl %[desired], (%[target])\n\t"
-        "4: movq $0, 8(%[area])\n\t"
-        ".pushsection __rseq_failure, \"ax?\"\n\t"
-        ".byte 0x0f, 0xb9, 0x3d\n\t"
-        ".long 0x53053053\n\t"
-        "5: jmp %l[lost]\n\t"
-        ".popsection"
+        ACCELMM_RSEQ_END("8(%[area])")
         :
         : [slot] "r"(slot), [area] "r"(&area), [check] "m"(check),
           [check_expected] "r"(check_expected), [target] "r"(&target), [low] "r"(expected.low),

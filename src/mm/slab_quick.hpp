@@ -44,17 +44,10 @@ struct QuickTaken {
   std::uint64_t scratch;
   std::uint32_t free;
   std::uint32_t object;
-  // Labels and the frame of the section as in per_cpu::store_if(). The area's fields: cpu_id at 4,
-  // rseq_cs at 8.
+  // The area's fields: cpu_id at 4, rseq_cs at 8.
   asm goto volatile(
-      ".pushsection __rseq_cs, \"aw?\"\n\t"
-      ".balign 32\n\t"
-      "1: .long 0, 0\n\t"
-      ".quad 3f, 4f - 3f, 5f\n\t"
-      ".popsection\n\t"
-      "leaq 1b(%%rip), %[scratch]\n\t"
-      "movq %[scratch], 8(%[area])\n\t"
-      "3: movl 4(%[area]), %k[scratch]\n\t"
+      ACCELMM_RSEQ_BEGIN("%[scratch]", "8(%[area])")
+      "movl 4(%[area]), %k[scratch]\n\t"
       "cmpl %[count], %k[scratch]\n\t"
       "jae %l[lost]\n\t"
       "shlq %[slot_log2], %[scratch]\n\t"
@@ -77,12 +70,7 @@ struct QuickTaken {
       "je %l[lost]\n\t"
       "xorl %[object], %k[scratch]\n\t"
       "movl %k[scratch], (%[marks])\n\t"
-      "4: movq $0, 8(%[area])\n\t"
-      ".pushsection __rseq_failure, \"ax?\"\n\t"
-      ".byte 0x0f, 0xb9, 0x3d\n\t"
-      ".long 0x53053053\n\t"
-      "5: jmp %l[lost]\n\t"
-      ".popsection"
+      ACCELMM_RSEQ_END("8(%[area])")
       : [word] "=&q"(word), [marks] "=&r"(marks), [scratch] "=&r"(scratch), [free] "=&r"(free),
         [object] "=&r"(object)
       : [area] "r"(&area), [caches] "r"(slots.caches), [count] "rm"(slots.count),
@@ -106,14 +94,8 @@ lost:
   std::uint64_t scratch;
   std::uint32_t free;
   asm goto volatile(
-      ".pushsection __rseq_cs, \"aw?\"\n\t"
-      ".balign 32\n\t"
-      "1: .long 0, 0\n\t"
-      ".quad 3f, 4f - 3f, 5f\n\t"
-      ".popsection\n\t"
-      "leaq 1b(%%rip), %[scratch]\n\t"
-      "movq %[scratch], 8(%[area])\n\t"
-      "3: movl 4(%[area]), %k[scratch]\n\t"
+      ACCELMM_RSEQ_BEGIN("%[scratch]", "8(%[area])")
+      "movl 4(%[area]), %k[scratch]\n\t"
       "cmpl %[count], %k[scratch]\n\t"
       "jae %l[lost]\n\t"
       "shlq %[slot_log2], %[scratch]\n\t"
@@ -127,12 +109,7 @@ lost:
       "jnz %l[lost]\n\t"
       "xorl %[objects], %k[scratch]\n\t"
       "movl %k[scratch], (%[marks])\n\t"
-      "4: movq $0, 8(%[area])\n\t"
-      ".pushsection __rseq_failure, \"ax?\"\n\t"
-      ".byte 0x0f, 0xb9, 0x3d\n\t"
-      ".long 0x53053053\n\t"
-      "5: jmp %l[lost]\n\t"
-      ".popsection"
+      ACCELMM_RSEQ_END("8(%[area])")
       : [scratch] "=&r"(scratch), [free] "=&r"(free)
       : [area] "r"(&area), [caches] "r"(slots.caches), [count] "rm"(slots.count),
         [slot_log2] "i"(slot_log2), [word] "r"(word.raw()), [marks] "r"(&marks),
