@@ -3,7 +3,6 @@
 
 #include <accelmm/check.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -20,18 +19,12 @@ class BlockCache {
  public:
   static constexpr std::size_t most = 64;  // eight cache lines, of which a hot pair uses one
 
-  void enable(unsigned order, std::size_t limit) {
+  void enable(std::size_t limit) {
     ACCELMM_CHECK(limit <= most);
-    order_ = order;
     limit_ = limit;
-  }
-  /// Whether a run of `count` pages is one of its blocks' size.
-  [[nodiscard]] bool serves(std::uint64_t count) const {
-    return count == std::uint64_t{1} << order_ && limit_ != 0;
   }
   [[nodiscard]] bool full() const { return count_ == limit_; }
   [[nodiscard]] bool empty() const { return count_ == 0; }
-  [[nodiscard]] unsigned order() const { return order_; }
   [[nodiscard]] std::span<const std::uint64_t> pages() const { return {pages_.data(), count_}; }
 
   void push(std::uint64_t first_page) {
@@ -42,15 +35,8 @@ class BlockCache {
     ACCELMM_DCHECK(!empty());
     return pages_[--count_];
   }
-  /// Forgets the oldest `count` blocks.
-  void drop_oldest(std::size_t count) {
-    std::copy(pages_.begin() + static_cast<std::ptrdiff_t>(count),
-              pages_.begin() + static_cast<std::ptrdiff_t>(count_), pages_.begin());
-    count_ -= count;
-  }
 
  private:
-  unsigned order_ = 0;
   std::size_t limit_ = 0;
   std::size_t count_ = 0;
   std::array<std::uint64_t, most> pages_{};

@@ -134,7 +134,7 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
 Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
   const MutexLock held(lock);
   space.settle();
-  if (!space.all(run, true) || (!poisoned.empty() && poisoned.any_retired(run)))
+  if (!space.all_allocated(run) || (!poisoned.empty() && poisoned.any_retired(run)))
     return fail(Errc::invalid_argument, not_allocated);
   space.map().set_zeros(run, zeros_of(contents));
   if (poisoned.empty()) {
@@ -271,10 +271,10 @@ Result<void> PageAllocator::reserve(Extent extent) {
   if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
   const PageRun run = state.run_of(extent);
   const MutexLock held(state.lock);
-  if (!state.space.all(run, false))
+  if (!state.space.all_free(run))
     return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.space.gather();
-  if (!state.space.all(run, false))  // by another processor, until its lease ended
+  if (!state.space.all_free(run))  // by another processor, until its lease ended
     return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.space.take_run(run, static_cast<unsigned>(Lifetime::pinned));
   state.space.leases().count_allocation();
@@ -297,7 +297,7 @@ Result<void> PageAllocator::poison(Extent extent) {
     if (state.poisoned.contains(page)) continue;
     const bool in_use = state.space.map().is_allocated(page);
     if (!in_use) state.space.take_run({page, page + 1}, static_cast<unsigned>(Lifetime::pinned));
-    state.poisoned.add(page, in_use);
+    state.poisoned.add({page, in_use});
   }
   return {};
 }

@@ -149,18 +149,16 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   return runs;
 }
 
-bool PageSpace::all(PageRun run, bool allocated) const {
-  const std::uint64_t differ = allocated ? 0 : ~std::uint64_t{0};
+bool PageSpace::none_of_kind(PageRun run, Kind kind, std::uint64_t bits) const {
   for (std::uint64_t page = run.begin; page < run.end;) {
     const std::uint64_t c = page >> chunk_order;
     const std::uint64_t end = std::min(run.end, first_page(c + 1));
-    const Kind kind = map_.kind(c);
-    if (kind == (allocated ? Kind::free : Kind::allocated)) return false;
-    if (kind == Kind::partial) {
+    if (map_.kind(c) == kind) return false;
+    if (map_.kind(c) == Kind::partial) {
       const auto first = static_cast<unsigned>(page - first_page(c));
       const auto last = static_cast<unsigned>(end - first_page(c));
       for (unsigned w = first / 64; w * 64 < last; ++w)
-        if (((map_.free_word(c * chunk_words + w) ^ differ) & mask_of(w, first, last)) != 0)
+        if (((map_.free_word(c * chunk_words + w) ^ bits) & mask_of(w, first, last)) != 0)
           return false;
     }
     page = end;

@@ -48,7 +48,7 @@ PageSpace::PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros)
       words_(new std::uint64_t[FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1))]()),
       chunks_(words_.get(), std::max<std::uint64_t>(whole_chunks_, 1)),
       leases_(map_) {
-  stack_.enable(0, stack_limit);
+  stack_.enable(stack_limit);
   if (whole_chunks_ > 0) chunks_.give({0, whole_chunks_});
   if (whole_chunks_ < map_.chunks()) rebin(whole_chunks_);
 }

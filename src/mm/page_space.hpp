@@ -68,7 +68,10 @@ class PageSpace {
   /// Ends the leases of the chunks that hold these pages.
   void end_leases(PageRun run);
 
-  [[nodiscard]] bool all(PageRun run, bool allocated) const;
+  [[nodiscard]] bool all_allocated(PageRun run) const { return none_of_kind(run, Kind::free, 0); }
+  [[nodiscard]] bool all_free(PageRun run) const {
+    return none_of_kind(run, Kind::allocated, ~std::uint64_t{0});
+  }
   [[nodiscard]] std::uint64_t free_pages() const;
   [[nodiscard]] std::uint64_t whole_chunk_pages() const;
   [[nodiscard]] std::uint64_t longest_run() const;
@@ -94,6 +97,9 @@ class PageSpace {
   void give_chunks(PageRun chunks);
   void empty_stack();
   // --- searches ---
+  /// Whether no page of a run is in a chunk of `kind`, nor, in a partial one, differs from `bits`
+  /// in whether it is free.
+  [[nodiscard]] bool none_of_kind(PageRun run, Kind kind, std::uint64_t bits) const;
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
                                        Direction direction) const;
   [[nodiscard]] std::uint64_t best_within(unsigned order, unsigned lifetime, PageRun chunks,

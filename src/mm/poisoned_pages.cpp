@@ -23,9 +23,9 @@ bool PoisonedPages::any_retired(PageRun run) const {
   return false;
 }
 
-void PoisonedPages::add(std::uint64_t page, bool in_use) {
-  ACCELMM_DCHECK(!contains(page) && pages_.size() < pages_.capacity());
-  pages_.insert(first_from(page), {page, in_use});
+void PoisonedPages::add(Page page) {
+  ACCELMM_DCHECK(!contains(page.number) && pages_.size() < pages_.capacity());
+  pages_.insert(first_from(page.number), page);
 }
 
 void PoisonedPages::retire(PageRun run) {

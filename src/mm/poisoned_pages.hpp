@@ -28,7 +28,7 @@ class PoisonedPages {
   /// Makes room for the pages of a run. Throws std::bad_alloc.
   void reserve(PageRun run) { pages_.reserve(pages_.size() + run.size()); }
   /// Pre: reserve() made room; the page is not in the list.
-  void add(std::uint64_t page, bool in_use);
+  void add(Page page);
   /// Notes that the owner of a run freed it.
   void retire(PageRun run);
 

@@ -104,7 +104,8 @@ std::optional<std::uint64_t> VaSpace::visit(const Wish& wish, const Room& need, 
                                             std::uint64_t misses) {
   std::optional<std::uint64_t> found;
   std::uint64_t shortest = any_number;
-  tree_.visit_holes({wish.low, wish.high}, need, wish.from_the_top,
+  tree_.visit_holes({wish.low, wish.high}, need,
+                    wish.from_the_top ? VaTree::Walk::downwards : VaTree::Walk::upwards,
                     [&](VaId, std::uint64_t begin, std::uint64_t end) {
                       ++looked_at_;
                       const auto at = parts_.place(wish, begin, end);

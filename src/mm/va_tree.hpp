@@ -40,6 +40,8 @@ class VaUse {
 /// Cost      O(log intervals) with two cache misses a level.
 class VaTree {
  public:
+  enum class Walk { upwards, downwards };
+
   static constexpr unsigned fanout = 32;
   // Two neighbours under one parent hold 17 entries or more together, so 2^30 leaves need at most
   // 30 / log2(8.5) = 9.7 levels above them.
@@ -152,9 +154,9 @@ class VaTree {
   /// Calls visit(hole, begin, end) for the holes that reach into [low, high) and have room for the
   /// need, upwards or downwards, until one call is true; returns whether one was.
   template <class Visit>
-  bool visit_holes(VaInterval reach, const Room& need, bool downwards, Visit visit) const {
-    return height_ == 0 ? visit_leaf(leaves_[root_], reach, need, downwards, visit)
-                        : visit_branch(branches_[root_], height_, reach, need, downwards, visit);
+  bool visit_holes(VaInterval reach, const Room& need, Walk walk, Visit visit) const {
+    return height_ == 0 ? visit_leaf(leaves_[root_], reach, need, walk, visit)
+                        : visit_branch(branches_[root_], height_, reach, need, walk, visit);
   }
 
   /// Calls f(begin, end, use) for each interval, upwards.
@@ -198,10 +200,10 @@ class VaTree {
   };
 
   template <class Visit>
-  bool visit_leaf(const Leaf& leaf, VaInterval reach, const Room& need, bool downwards,
+  bool visit_leaf(const Leaf& leaf, VaInterval reach, const Room& need, Walk walk,
                   Visit& visit) const {
     for (unsigned step = 0; step < leaf.count; ++step) {
-      const unsigned i = downwards ? leaf.count - 1 - step : step;
+      const unsigned i = walk == Walk::downwards ? leaf.count - 1 - step : step;
       if (!leaf.use[i].is_hole()) continue;
       const std::uint64_t begin = leaf.begin[i];
       const std::uint64_t end = end_of(leaf, i);
@@ -214,14 +216,14 @@ class VaTree {
 
   template <class Visit>
   bool visit_branch(const Branch& branch, unsigned height, VaInterval reach, const Room& need,
-                    bool downwards, Visit& visit) const {
+                    Walk walk, Visit& visit) const {
     for (unsigned step = 0; step < branch.count; ++step) {
-      const unsigned i = downwards ? branch.count - 1 - step : step;
+      const unsigned i = walk == Walk::downwards ? branch.count - 1 - step : step;
       if (!branch.room[i].covers(need) || reach.end <= branch.begin[i]) continue;
       if (i + 1 < branch.count && branch.begin[i + 1] <= reach.begin) continue;
       const VaId child = branch.child[i];
-      if (height == 1 ? visit_leaf(leaves_[child], reach, need, downwards, visit)
-                      : visit_branch(branches_[child], height - 1, reach, need, downwards, visit))
+      if (height == 1 ? visit_leaf(leaves_[child], reach, need, walk, visit)
+                      : visit_branch(branches_[child], height - 1, reach, need, walk, visit))
         return true;
     }
     return false;
