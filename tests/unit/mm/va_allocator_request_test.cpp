@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "unit/mm/va_fixture.hpp"
+
 #include <accelmm/va_allocator.hpp>
 
 #include <array>
@@ -16,18 +18,10 @@ constexpr Alignment page(4096);
 constexpr Alignment large(2 << 20);
 using Placement = VaAllocator::Placement;
 
-Range<DeviceAddr> range(std::uint64_t begin, std::uint64_t end) {
-  return {DeviceAddr(begin), DeviceAddr(end)};
-}
-
-VaAllocator make(std::uint64_t begin, std::uint64_t end, const VaAllocator::Options& options = {}) {
-  auto made = VaAllocator::create(range(begin, end), page, options);
-  EXPECT_TRUE(made.has_value());
-  return std::move(made).value();
-}
+using test::range;
 
 TEST(VaAllocatorRequest, TopDownTakesTheUpperEndOfTheHighestHoleThatFits) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   ASSERT_TRUE(allocator.allocate_at(range(0x70000, 0x7f000)).has_value());
   const VaAllocator::Request request{.size = 0x2000_B, .placement = Placement::top_down};
   EXPECT_EQ(range(0x6e000, 0x70000), allocator.allocate(request).value());
@@ -38,7 +32,7 @@ TEST(VaAllocatorRequest, TopDownTakesTheUpperEndOfTheHighestHoleThatFits) {
 }
 
 TEST(VaAllocatorRequest, TopDownAlignsDownwardsWithAPhase) {
-  auto allocator = make(0x1000, 0x80'0000);
+  auto allocator = test::make_addresses(0x1000, 0x80'0000);
   const VaAllocator::Request request{
       .size = 0x1000_B, .alignment = large, .phase = 0x3000_B, .placement = Placement::top_down};
   EXPECT_EQ(0x60'3000U, allocator.allocate(request).value().begin.value());
@@ -46,7 +40,7 @@ TEST(VaAllocatorRequest, TopDownAlignsDownwardsWithAPhase) {
 }
 
 TEST(VaAllocatorRequest, BottomUpTakesTheLowestHoleThatFitsNotTheSmallest) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   ASSERT_TRUE(allocator.allocate_at(range(0x20000, 0x30000)).has_value());
   ASSERT_TRUE(allocator.allocate_at(range(0x32000, 0x80000)).has_value());
   EXPECT_EQ(range(0x30000, 0x32000), allocator.allocate(0x2000_B, page).value());
@@ -56,7 +50,7 @@ TEST(VaAllocatorRequest, BottomUpTakesTheLowestHoleThatFitsNotTheSmallest) {
 }
 
 TEST(VaAllocatorRequest, StaysWithinTheRangeAskedFor) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   for (const Placement placement :
        {Placement::best_fit, Placement::bottom_up, Placement::top_down}) {
     const auto got = allocator.allocate(
@@ -70,7 +64,7 @@ TEST(VaAllocatorRequest, StaysWithinTheRangeAskedFor) {
 }
 
 TEST(VaAllocatorRequest, BestFitWithinARangeTakesASmallHole) {
-  auto allocator = make(0x10000, 0x100000);
+  auto allocator = test::make_addresses(0x10000, 0x100000);
   for (const std::uint64_t at : {0x20000U, 0x24000U, 0x50000U})
     ASSERT_TRUE(allocator.allocate_at(range(at, at + 0x1000)).has_value());
   const auto got = allocator.allocate({.size = 0x3000_B, .within = range(0x10000, 0x80000)});
@@ -78,7 +72,7 @@ TEST(VaAllocatorRequest, BestFitWithinARangeTakesASmallHole) {
 }
 
 TEST(VaAllocatorRequest, RefusesARangeThatIsEmptyUnalignedOrOutside) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   for (const auto& within :
        {range(0x20000, 0x20000), range(0x20001, 0x30000), range(0x20000, 0x30800),
         range(0xf000, 0x20000), range(0x20000, 0x81000)}) {
@@ -89,20 +83,20 @@ TEST(VaAllocatorRequest, RefusesARangeThatIsEmptyUnalignedOrOutside) {
 }
 
 TEST(VaAllocatorRequest, FollowsAHintWhereItCan) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   const VaAllocator::Request request{.size = 0x2000_B, .hint = DeviceAddr(0x30000)};
   EXPECT_EQ(range(0x30000, 0x32000), allocator.allocate(request).value());
   EXPECT_NE(DeviceAddr(0x30000), allocator.allocate(request).value().begin);
 }
 
 TEST(VaAllocatorRequest, FollowsAHintIntoTheLastPagesOfAHole) {
-  auto allocator = make(0x10000, 0x80000);
+  auto allocator = test::make_addresses(0x10000, 0x80000);
   const VaAllocator::Request request{.size = 0x2000_B, .hint = DeviceAddr(0x7e000)};
   EXPECT_EQ(range(0x7e000, 0x80000), allocator.allocate(request).value());
 }
 
 TEST(VaAllocatorRequest, IgnoresAHintThatIsNullUnalignedOutsideOrTooNear) {
-  auto allocator = make(0, 0x80'0000);
+  auto allocator = test::make_addresses(0, 0x80'0000);
   ASSERT_TRUE(allocator.allocate_at(range(0x40'1000, 0x40'2000)).has_value());
   for (const std::uint64_t hint : {0x0U, 0x30800U, 0x80'0000U, 0x7f'f000U, 0x40'0000U}) {
     const auto got = allocator.allocate({.size = 0x2000_B, .hint = DeviceAddr(hint)});
@@ -119,7 +113,7 @@ TEST(VaAllocatorRequest, IgnoresAHintThatIsNullUnalignedOutsideOrTooNear) {
 
 TEST(VaAllocatorRequest, LeavesHintRangesToThoseWhoNameTheirAddresses) {
   const std::array hints{range(0x20000, 0x40000), range(0x60000, 0x80000)};
-  auto allocator = make(0x10000, 0x80000, {.hint_ranges = hints});
+  auto allocator = test::make_addresses(0x10000, 0x80000, {.hint_ranges = hints});
   EXPECT_EQ(0x70000_B, allocator.free_bytes());
   EXPECT_EQ(0x20000_B, allocator.statistics().longest);
   EXPECT_EQ(range(0x40000, 0x60000), allocator.allocate(0x20000_B, page).value());
@@ -136,7 +130,7 @@ TEST(VaAllocatorRequest, LeavesHintRangesToThoseWhoNameTheirAddresses) {
 
 TEST(VaAllocatorRequest, ForcedAddressesMayCrossTheEdgeOfAHintRange) {
   const std::array hints{range(0x20000, 0x40000)};
-  auto allocator = make(0x10000, 0x80000, {.hint_ranges = hints});
+  auto allocator = test::make_addresses(0x10000, 0x80000, {.hint_ranges = hints});
   EXPECT_TRUE(allocator.allocate_at(range(0x1f000, 0x21000)).has_value());
   allocator.validate();
   ASSERT_TRUE(allocator.free(DeviceAddr(0x1f000)).has_value());
@@ -165,7 +159,7 @@ TEST(VaAllocatorRequest, RefusesHintRangesThatAreTooManyUnalignedEmptyOrInDisord
 }
 
 TEST(VaAllocatorRequest, KeepsAGuardBehindAnIntervalUntilItIsFreed) {
-  auto allocator = make(0x10000, 0x20000, {.guard = 0x1000_B});
+  auto allocator = test::make_addresses(0x10000, 0x20000, {.guard = 0x1000_B});
   const auto first = allocator.allocate(0x2000_B, page).value();
   EXPECT_EQ(range(0x10000, 0x12000), first);
   EXPECT_EQ(Errc::address_in_use, allocator.allocate_at(range(0x12000, 0x13000)).error().code);
@@ -182,13 +176,13 @@ TEST(VaAllocatorRequest, KeepsAGuardBehindAnIntervalUntilItIsFreed) {
 }
 
 TEST(VaAllocatorRequest, AnAddressForcedByItsCallerHasNoGuard) {
-  auto allocator = make(0x10000, 0x20000, {.guard = 0x1000_B});
+  auto allocator = test::make_addresses(0x10000, 0x20000, {.guard = 0x1000_B});
   EXPECT_TRUE(allocator.allocate_at(range(0x1f000, 0x20000)).has_value());
   EXPECT_EQ(0_B, allocator.statistics().guard);
 }
 
 TEST(VaAllocatorRequest, RefusesGuardsThatWouldOverflow) {
-  auto allocator = make(0x10000, 0x20000);
+  auto allocator = test::make_addresses(0x10000, 0x20000);
   const ByteCount most(~std::uint64_t{0});
   const auto too_long = ByteCount(std::uint64_t{1} << 42);
   EXPECT_EQ(Errc::invalid_argument, allocator.allocate({.size = 1_B, .guard = most}).error().code);
@@ -200,7 +194,7 @@ TEST(VaAllocatorRequest, RefusesGuardsThatWouldOverflow) {
 }
 
 TEST(VaAllocatorRequest, QuarantineKeepsFreedAddressesUntilYoungerOnesPushThemOut) {
-  auto allocator = make(0x10000, 0x20000, {.quarantine = {.ranges = 2}});
+  auto allocator = test::make_addresses(0x10000, 0x20000, {.quarantine = {.ranges = 2}});
   std::vector<DeviceAddr> begins;
   for (int i = 0; i < 3; ++i) begins.push_back(allocator.allocate(0x1000_B, page)->begin);
   ASSERT_TRUE(allocator.free(begins[0]).has_value());
@@ -217,7 +211,8 @@ TEST(VaAllocatorRequest, QuarantineKeepsFreedAddressesUntilYoungerOnesPushThemOu
 }
 
 TEST(VaAllocatorRequest, QuarantineHoldsNoMoreBytesThanItMay) {
-  auto allocator = make(0x10000, 0x80000, {.quarantine = {.ranges = 8, .bytes = 0x3000_B}});
+  auto allocator =
+      test::make_addresses(0x10000, 0x80000, {.quarantine = {.ranges = 8, .bytes = 0x3000_B}});
   const auto large_one = allocator.allocate(0x4000_B, page).value();
   const auto first = allocator.allocate(0x2000_B, page).value();
   const auto second = allocator.allocate(0x2000_B, page).value();
@@ -231,7 +226,7 @@ TEST(VaAllocatorRequest, QuarantineHoldsNoMoreBytesThanItMay) {
 }
 
 TEST(VaAllocatorRequest, QuarantineEndsBeforeARequestIsRefused) {
-  auto allocator = make(0x10000, 0x20000, {.quarantine = {.ranges = 8}});
+  auto allocator = test::make_addresses(0x10000, 0x20000, {.quarantine = {.ranges = 8}});
   const auto whole = allocator.allocate(0x10000_B, page).value();
   ASSERT_TRUE(allocator.free(whole.begin).has_value());
   EXPECT_EQ(0_B, allocator.free_bytes());
@@ -243,7 +238,7 @@ TEST(VaAllocatorRequest, QuarantineEndsBeforeARequestIsRefused) {
 }
 
 TEST(VaAllocatorRequest, AForcedAddressThatIsTakenLeavesTheQuarantineAlone) {
-  auto allocator = make(0x10000, 0x20000, {.quarantine = {.ranges = 8}});
+  auto allocator = test::make_addresses(0x10000, 0x20000, {.quarantine = {.ranges = 8}});
   const auto freed = allocator.allocate_at(range(0x10000, 0x12000)).value();
   ASSERT_TRUE(allocator.allocate_at(range(0x13000, 0x14000)).has_value());
   ASSERT_TRUE(allocator.free(freed.begin).has_value());
@@ -263,7 +258,7 @@ TEST(VaAllocatorRequest, CreateRefusesAQuarantineBeyondAllMemory) {
 /// The holes that one request looks at, of `count` holes of 2 MiB without an aligned place, where
 /// the one hole that fits lies behind them.
 std::uint64_t holes_looked_at(std::uint64_t count, VaAllocator::Request request) {
-  auto allocator = make(0x1000, std::uint64_t{1} << 47);
+  auto allocator = test::make_addresses(0x1000, std::uint64_t{1} << 47);
   const std::uint64_t step = 0x40'0000;
   std::uint64_t at = 0x1000;
   for (std::uint64_t i = 1; i <= count; ++i) {
@@ -298,7 +293,7 @@ TEST(VaAllocatorRequest, NoSuccessfulRequestLooksAtMoreHolesWhereThereAreMore) {
 }
 
 TEST(VaAllocatorRequest, RefusesWithoutAWalkWhatIsLongerThanEveryHole) {
-  auto allocator = make(0x1000, 0x4000'0000);
+  auto allocator = test::make_addresses(0x1000, 0x4000'0000);
   for (std::uint64_t at = 0x3000; at < 0x4000'0000; at += 0x10'0000)
     ASSERT_TRUE(allocator.allocate_at(range(at, at + 0x1000)).has_value());
   const std::uint64_t before = allocator.holes_looked_at();
@@ -309,7 +304,7 @@ TEST(VaAllocatorRequest, RefusesWithoutAWalkWhatIsLongerThanEveryHole) {
 }
 
 TEST(VaAllocatorRequest, StatisticsTellTheLongestRequestsThatWouldSucceed) {
-  auto allocator = make(0, 0x80'0000);
+  auto allocator = test::make_addresses(0, 0x80'0000);
   const auto statistics = allocator.statistics();
   EXPECT_EQ(ByteCount(0x7f'f000), statistics.longest);
   EXPECT_EQ(6_MiB, statistics.longest_large);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "unit/mm/failing_new.hpp"
+#include "unit/mm/va_fixture.hpp"
 
 #include <accelmm/va_allocator.hpp>
 
@@ -13,18 +14,10 @@ namespace {
 
 constexpr Alignment page(4096);
 
-Range<DeviceAddr> range(std::uint64_t begin, std::uint64_t end) {
-  return {DeviceAddr(begin), DeviceAddr(end)};
-}
-
-VaAllocator make(std::uint64_t begin, std::uint64_t end, const VaAllocator::Options& options = {}) {
-  auto made = VaAllocator::create(range(begin, end), page, options);
-  EXPECT_TRUE(made.has_value());
-  return std::move(made).value();
-}
+using test::range;
 
 TEST(VaAllocatorReservation, NobodyElseGetsIn) {
-  auto allocator = make(0x10000, 0x20000);
+  auto allocator = test::make_addresses(0x10000, 0x20000);
   const auto reserved = allocator.reserve({.size = 0x8000_B}).value();
   EXPECT_EQ(0x8000_B, reserved.size());
   EXPECT_EQ(0x8000_B, allocator.statistics().reserved);
@@ -40,7 +33,7 @@ TEST(VaAllocatorReservation, NobodyElseGetsIn) {
 }
 
 TEST(VaAllocatorReservation, PiecesAreTakenAtChosenAndAtAnyAddressAndGivenBack) {
-  auto allocator = make(0x10000, 0x40000);
+  auto allocator = test::make_addresses(0x10000, 0x40000);
   const auto reserved = allocator.reserve_at(range(0x20000, 0x30000)).value();
   VaAllocator* pieces = allocator.reservation(reserved.begin);
   ASSERT_NE(nullptr, pieces);
@@ -61,7 +54,7 @@ TEST(VaAllocatorReservation, PiecesAreTakenAtChosenAndAtAnyAddressAndGivenBack) 
 }
 
 TEST(VaAllocatorReservation, IsNotReleasedWhileAPieceIsInUse) {
-  auto allocator = make(0x10000, 0x40000);
+  auto allocator = test::make_addresses(0x10000, 0x40000);
   const auto reserved = allocator.reserve({.size = 0x8000_B}).value();
   VaAllocator* pieces = allocator.reservation(reserved.begin);
   const auto piece = pieces->allocate(1_B, page).value();
@@ -76,7 +69,7 @@ TEST(VaAllocatorReservation, IsNotReleasedWhileAPieceIsInUse) {
 }
 
 TEST(VaAllocatorReservation, IsNoIntervalThatFreeTakesNorTheOtherWayRound) {
-  auto allocator = make(0x10000, 0x40000);
+  auto allocator = test::make_addresses(0x10000, 0x40000);
   const auto reserved = allocator.reserve({.size = 0x8000_B}).value();
   const auto taken = allocator.allocate(0x1000_B, page).value();
   EXPECT_EQ(Errc::invalid_argument, allocator.free(reserved.begin).error().code);
@@ -87,7 +80,8 @@ TEST(VaAllocatorReservation, IsNoIntervalThatFreeTakesNorTheOtherWayRound) {
 }
 
 TEST(VaAllocatorReservation, HasNoGuardAndIsNotQuarantined) {
-  auto allocator = make(0x10000, 0x40000, {.guard = 0x1000_B, .quarantine = {.ranges = 4}});
+  auto allocator =
+      test::make_addresses(0x10000, 0x40000, {.guard = 0x1000_B, .quarantine = {.ranges = 4}});
   EXPECT_EQ(Errc::invalid_argument,
             allocator.reserve({.size = 0x8000_B, .guard = 0x1000_B}).error().code);
   const auto reserved = allocator.reserve({.size = 0x8000_B}).value();
@@ -101,7 +95,7 @@ TEST(VaAllocatorReservation, HasNoGuardAndIsNotQuarantined) {
 }
 
 TEST(VaAllocatorReservation, TakesWhatARequestAsksFor) {
-  auto allocator = make(0x10000, 0x80'0000);
+  auto allocator = test::make_addresses(0x10000, 0x80'0000);
   const auto reserved = allocator
                             .reserve({.size = 1_MiB,
                                       .alignment = Alignment(1 << 20),
@@ -115,7 +109,7 @@ TEST(VaAllocatorReservation, TakesWhatARequestAsksFor) {
 }
 
 TEST(VaAllocatorReservation, OutlivesAMoveOfItsAllocator) {
-  auto first = make(0x10000, 0x40000);
+  auto first = test::make_addresses(0x10000, 0x40000);
   const auto reserved = first.reserve({.size = 0x8000_B}).value();
   VaAllocator* pieces = first.reservation(reserved.begin);
   auto second = std::move(first);
@@ -127,7 +121,7 @@ TEST(VaAllocatorReservation, OutlivesAMoveOfItsAllocator) {
 TEST(VaAllocatorReservation, EachFailedAllocationLeavesAllAsItWas) {
   const auto live = test::heap.live;
   {
-    auto allocator = make(0x10000, 0x40000);
+    auto allocator = test::make_addresses(0x10000, 0x40000);
     const auto before = allocator.statistics();
     const auto live_before = test::heap.live;
     int failures = 0;
@@ -149,7 +143,7 @@ TEST(VaAllocatorReservation, EachFailedAllocationLeavesAllAsItWas) {
 }
 
 TEST(VaAllocatorReservation, ReleaseAndTheEndOfQuarantineTakeNoMemory) {
-  auto allocator = make(0x10000, 0x4000'0000, {.quarantine = {.ranges = 64}});
+  auto allocator = test::make_addresses(0x10000, 0x4000'0000, {.quarantine = {.ranges = 64}});
   const auto reserved = allocator.reserve_at(range(0x2000'0000, 0x3000'0000)).value();
   for (std::uint64_t i = 0; i < 200; ++i)
     ASSERT_TRUE(allocator.allocate_at(range(0x1000'0000 + i * 0x2000, 0x1000'1000 + i * 0x2000)));
