@@ -106,29 +106,48 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
 
 }  // namespace detail
 
-/// The slot of the processor that this thread is on, at this moment. May be slots() or more, on a
-/// processor that was added since: the caller then does without.
-[[nodiscard]] inline unsigned current() noexcept {
-#if ACCELMM_RSEQ
-  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
-  if (offset != 0) [[likely]]
-    return std::atomic_ref(detail::area(offset).cpu_id_start).load(std::memory_order_relaxed);
-#endif
-  return detail::slot_of_thread();
-}
+/// Where a thread is at this moment. Costs one look at the thread's area for all sections that
+/// begin with it.
+struct Place {
+  detail::Area* area = nullptr;  // null where sections are not restartable
+  /// May be slots() or more, on a processor that was added since: the caller then does without.
+  unsigned slot = 0;
+};
 
-// NOLINTBEGIN(readability-function-size): an instruction's operands, in registers.
-/// Stores `desired` in `target` if the thread is still in `slot`, `check` is `check_expected` and
-/// `target` is `expected`; all at once as seen by any thread in the same slot. Returns whether it
-/// did. A value that changed and changed back goes unnoticed.
-/// Pre  only sections of `slot`, or code after interrupt(slot), write `check` and `target`.
-[[nodiscard]] inline bool store_if(unsigned slot, SlotLock& lock, const Word& check,
-                                   std::uint64_t check_expected, Word& target,
-                                   std::uint64_t expected, std::uint64_t desired) noexcept {
+/// Where the thread is, if sections are restartable; else an area of null.
+[[nodiscard]] inline Place quick_here() noexcept {
 #if ACCELMM_RSEQ
   const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
   if (offset != 0) [[likely]] {
     detail::Area& area = detail::area(offset);
+    return {&area, std::atomic_ref(area.cpu_id_start).load(std::memory_order_relaxed)};
+  }
+#endif
+  return {};
+}
+
+/// Where the thread is, on any system.
+[[nodiscard]] inline Place here() noexcept {
+  const Place place = quick_here();
+  return place.area != nullptr ? place : Place{nullptr, detail::slot_of_thread()};
+}
+
+/// The slot of the processor that this thread is on, at this moment; as in Place.
+[[nodiscard]] inline unsigned current() noexcept {
+  return here().slot;
+}
+
+// NOLINTBEGIN(readability-function-size): an instruction's operands, in registers.
+/// Stores `desired` in `target` if the thread is still in the slot of `place`, `check` is `check_expected` and
+/// `target` is `expected`; all at once as seen by any thread in the same slot. Returns whether it
+/// did. A value that changed and changed back goes unnoticed.
+/// Pre  only sections of the slot, or code after interrupt(slot), write `check` and `target`.
+[[nodiscard]] inline bool store_if(Place place, SlotLock& lock, const Word& check,
+                                   std::uint64_t check_expected, Word& target,
+                                   std::uint64_t expected, std::uint64_t desired) noexcept {
+#if ACCELMM_RSEQ
+  if (place.area != nullptr) [[likely]] {
+    detail::Area& area = *place.area;
     asm goto volatile(
         ACCELMM_RSEQ_BEGIN("%%rax", "%[rseq_cs]")
         "cmpl %[slot], %[cpu_id]\n\t"
@@ -140,7 +159,7 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
         "movq %[desired], %[target]\n\t"
         ACCELMM_RSEQ_END("%[rseq_cs]")
         :
-        : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+        : [slot] "r"(place.slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
           [check] "m"(check), [check_expected] "r"(check_expected), [target] "m"(target),
           [expected] "r"(expected), [desired] "r"(desired)
         : "memory", "cc", "rax"
@@ -151,8 +170,53 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
     return false;
   }
 #endif
-  static_cast<void>(slot);
+  static_cast<void>(place);
   return detail::locked_store_if(lock, check, check_expected, target, expected, desired);
+}
+
+/// The same, and what is stored is `expected` with one bit changed, that of the number `bit` mod 64.
+/// Fewer instructions and registers than computing the value beforehand.
+[[nodiscard, gnu::always_inline]] inline bool flip_if(Place place, SlotLock& lock,
+                                                      const Word& check,
+                                                      std::uint64_t check_expected, Word& target,
+                                                      std::uint64_t expected,
+                                                      std::uint64_t bit) noexcept {
+#if ACCELMM_RSEQ
+  if (place.area != nullptr) [[likely]] {
+    detail::Area& area = *place.area;
+    asm goto volatile(
+        ACCELMM_RSEQ_BEGIN("%%rax", "%[rseq_cs]")
+        "cmpl %[slot], %[cpu_id]\n\t"
+        "jne %l[lost]\n\t"
+        "cmpq %[check_expected], %[check]\n\t"
+        "jne %l[lost]\n\t"
+        "movq %[expected], %%rax\n\t"
+        "cmpq %%rax, %[target]\n\t"
+        "jne %l[lost]\n\t"
+        "btcq %[bit], %%rax\n\t"
+        "movq %%rax, %[target]\n\t"
+        ACCELMM_RSEQ_END("%[rseq_cs]")
+        :
+        : [slot] "r"(place.slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+          [check] "m"(check), [check_expected] "r"(check_expected), [target] "m"(target),
+          [expected] "r"(expected), [bit] "r"(bit)
+        : "memory", "cc", "rax"
+        : lost);
+    return true;
+  lost:
+    std::atomic_ref(area.rseq_cs).store(0, std::memory_order_relaxed);
+    return false;
+  }
+#endif
+  return store_if(place, lock, check, check_expected, target, expected,
+                  expected ^ std::uint64_t{1} << (bit & 63));
+}
+
+/// The same, from a slot that is known from elsewhere.
+[[nodiscard]] inline bool store_if(unsigned slot, SlotLock& lock, const Word& check,
+                                   std::uint64_t check_expected, Word& target,
+                                   std::uint64_t expected, std::uint64_t desired) noexcept {
+  return store_if(Place{here().area, slot}, lock, check, check_expected, target, expected, desired);
 }
 
 /// Stores `value` in `cell` and then `desired` in `header` if the thread is still in `slot` and
