@@ -74,7 +74,7 @@ class PageSubject {
 
  private:
   static PageAllocator make(std::uint64_t bytes) {
-    auto pages = PageAllocator::create({.size = ByteCount(bytes), .page = Alignment(4096)});
+    auto pages = PageAllocator::create({.size = ByteCount(bytes), .page = ByteCount(4096)});
     if (!pages) std::abort();
     return std::move(*pages);
   }

@@ -41,14 +41,14 @@ enum class Contents : std::uint8_t { unknown, zeros };
 class PageAllocator {
  public:
   struct Options {
-    ByteCount size;                         ///< a multiple of the page, of any factor
-    Alignment page{4096};                   ///< the smallest thing handed out
+    ByteCount size;                         ///< a multiple of the page
+    ByteCount page{4096};                   ///< the smallest thing handed out; any but 0
     Contents contents = Contents::unknown;  ///< what all of it holds at first
   };
 
   struct Request {
     ByteCount size;          ///< rounded up to whole pages and no further
-    Alignment alignment{1};  ///< smaller or larger than the size; at least the page
+    Alignment alignment{1};  ///< of the offset; smaller or larger than the size and the page
     Lifetime lifetime = Lifetime::short_lived;
     Placement placement = Placement::packed;
     Range<RegionOffset> within{};  ///< empty: the whole region
@@ -68,7 +68,8 @@ class PageAllocator {
   };
 
   /// Makes an allocator whose pages are all free.
-  /// Errors  invalid_argument: size is 0, no multiple of the page, or more than 2^36 pages.
+  /// Errors  invalid_argument: size or page is 0, size no multiple of the page, or more than 2^36
+  ///         pages.
   ///         no_memory: no room for the metadata.
   [[nodiscard]] static Result<PageAllocator> create(const Options& options);
 

@@ -56,7 +56,7 @@ Region::Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCoun
       reserved_(reserved) {}
 
 Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, ByteCount reserved) {
-  auto pages = PageAllocator::create({.size = size, .page = Alignment(host_page_size().value())});
+  auto pages = PageAllocator::create({.size = size, .page = host_page_size()});
   if (!pages) return fail(pages.error());
   if (reserved > ByteCount(0))
     if (auto taken = pages->reserve({RegionOffset(0), reserved}); !taken)

@@ -11,8 +11,7 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
       chunks_((pages + chunk_pages - 1) >> chunk_order),
       touched_words_(words_of(chunks_)),
       summary_words_(words_of(touched_words_)),
-      taken_(new per_cpu::Word[chunks_ * chunk_words]()),
-      given_(new per_cpu::Word[chunks_ * chunk_words]()),
+      marks_(new PageMarks[chunks_ * chunk_words]()),
       zero_(new per_cpu::Word[chunks_ * chunk_words]()),
       descriptors_(new Chunk[chunks_]()),
       touched_(new per_cpu::Word[touched_words_]()),
@@ -26,8 +25,8 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
 }
 
 std::size_t ChunkMap::metadata_bytes() const {
-  return (3 * chunks_ * chunk_words + touched_words_ + summary_words_) * sizeof(per_cpu::Word) +
-         chunks_ * sizeof(Chunk);
+  return chunks_ * (chunk_words * (sizeof(PageMarks) + sizeof(per_cpu::Word)) + sizeof(Chunk)) +
+         (touched_words_ + summary_words_) * sizeof(per_cpu::Word);
 }
 
 ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
@@ -53,7 +52,8 @@ bool ChunkMap::is_allocated(std::uint64_t page) const {
 }
 
 bool ChunkMap::free_page(std::uint64_t page) {
-  return give_page(taken_[page >> 6], given_[page >> 6], std::uint64_t{1} << (page & 63));
+  return give_page(marks_[page >> 6].taken, marks_[page >> 6].given,
+                   std::uint64_t{1} << (page & 63));
 }
 
 void ChunkMap::make_partial(std::uint64_t c) {
@@ -62,7 +62,8 @@ void ChunkMap::make_partial(std::uint64_t c) {
   ACCELMM_DCHECK(kind != Kind::partial);
   const std::uint64_t differ = kind == Kind::allocated ? ~std::uint64_t{0} : 0;
   for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
-    taken_[w].store(given_[w].load(std::memory_order_acquire) ^ differ, std::memory_order_relaxed);
+    marks_[w].taken.store(marks_[w].given.load(std::memory_order_acquire) ^ differ,
+                          std::memory_order_relaxed);
   chunk.free_pages = kind == Kind::allocated ? 0 : chunk_pages;
   chunk.order = no_order;
   if (chunk.zeros.load(std::memory_order_relaxed) == Zeros::all) spell_zeros(c);
@@ -71,7 +72,7 @@ void ChunkMap::make_partial(std::uint64_t c) {
 
 void ChunkMap::take(std::uint64_t c, unsigned begin, unsigned end) {
   for (unsigned w = begin / 64; w * 64 < end; ++w) {
-    per_cpu::Word& word = taken_[c * chunk_words + w];
+    per_cpu::Word& word = marks_[c * chunk_words + w].taken;
     word.store(word.load(std::memory_order_relaxed) ^ mask_of(w, begin, end),
                std::memory_order_release);
   }
@@ -81,11 +82,12 @@ void ChunkMap::give(std::uint64_t c, unsigned begin, unsigned end) {
   const bool leased = descriptors_[c].lease.load(std::memory_order_relaxed) != 0;
   for (unsigned w = begin / 64; w * 64 < end; ++w) {
     const std::uint64_t mask = mask_of(w, begin, end);
-    per_cpu::Word& word = (leased ? given_ : taken_)[c * chunk_words + w];
+    PageMarks& marks = marks_[c * chunk_words + w];
     if (leased)
-      word.fetch_xor(mask, std::memory_order_acq_rel);
+      marks.given.fetch_xor(mask, std::memory_order_acq_rel);
     else
-      word.store(word.load(std::memory_order_relaxed) ^ mask, std::memory_order_release);
+      marks.taken.store(marks.taken.load(std::memory_order_relaxed) ^ mask,
+                        std::memory_order_release);
   }
 }
 

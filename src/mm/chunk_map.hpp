@@ -16,11 +16,18 @@
 
 namespace accelmm::mm {
 
+/// Of 64 pages, two bits each: a page is allocated while its bits differ. Side by side, so that who
+/// frees a page of another processor's waits for one cache line and not for two.
+struct PageMarks {
+  per_cpu::Word taken = 0;
+  per_cpu::Word given = 0;
+};
+
 /// The truth about every page of a region: whether it is allocated, and whether it is known to hold
 /// zeros. Chunks that are free or allocated as a whole are one value; the others are two bits a page.
 ///
 /// A page of a `partial` chunk is allocated exactly while its bits in `taken` and in `given`
-/// differ. Only one writer at a time changes `taken`: the processor that leases the chunk, or,
+/// differ (PageMarks). Only one writer at a time changes `taken`: the processor that leases the chunk, or,
 /// where nobody does, whoever holds the allocator's lock. Anyone may flip a bit of `given`, with a
 /// compare-and-swap, to free a page. So a leased chunk is changed with plain stores, and no free has
 /// to know who leases what.
@@ -60,12 +67,11 @@ class ChunkMap {
   }
   [[nodiscard]] std::size_t metadata_bytes() const;
 
-  [[nodiscard]] per_cpu::Word& taken(std::uint64_t word) { return taken_[word]; }
-  [[nodiscard]] per_cpu::Word& given(std::uint64_t word) { return given_[word]; }
+  [[nodiscard]] PageMarks* marks() { return marks_.get(); }
 
   /// The free pages of 64, as bits.
   [[nodiscard]] std::uint64_t free_word(std::uint64_t word) const {
-    return mm::free_pages(taken_[word], given_[word]);
+    return mm::free_pages(marks_[word].taken, marks_[word].given);
   }
   /// The free pages of a chunk, of any kind.
   [[nodiscard]] ChunkBits free_bits(std::uint64_t c) const;
@@ -82,9 +88,14 @@ class ChunkMap {
   void give(std::uint64_t c, unsigned begin, unsigned end);
 
   // --- knowledge of zeros: a bit says that a page held zeros when it was last handed out ---
+  /// Whether soil_page() has something to do.
+  [[nodiscard]] bool is_clean(std::uint64_t page) const {
+    return descriptors_[page >> chunk_order].zeros.load(std::memory_order_acquire) == Zeros::some &&
+           (zero_[page >> 6].load(std::memory_order_relaxed) >> (page & 63) & 1) != 0;
+  }
   /// Forgets that one page of a partial chunk holds zeros. Any thread.
   void soil_page(std::uint64_t page) {
-    if (descriptors_[page >> chunk_order].zeros.load(std::memory_order_acquire) == Zeros::some)
+    if (is_clean(page))
       zero_[page >> 6].fetch_and(~(std::uint64_t{1} << (page & 63)), std::memory_order_acq_rel);
   }
   /// Notes that pages hold zeros (all) or may not (none).
@@ -118,8 +129,7 @@ class ChunkMap {
   std::uint64_t chunks_ = 0;
   std::size_t touched_words_ = 0;
   std::size_t summary_words_ = 0;
-  std::unique_ptr<per_cpu::Word[]> taken_;
-  std::unique_ptr<per_cpu::Word[]> given_;
+  std::unique_ptr<PageMarks[]> marks_;
   std::unique_ptr<per_cpu::Word[]> zero_;
   std::unique_ptr<Chunk[]> descriptors_;
   std::unique_ptr<per_cpu::Word[]> touched_;

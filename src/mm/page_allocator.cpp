@@ -10,6 +10,7 @@
 // back with one compare-and-swap, and its chunk is counted again by whoever next holds the lock.
 #include "base/mutex.hpp"
 #include "mm/page_space.hpp"
+#include "mm/page_unit.hpp"
 #include "mm/poisoned_pages.hpp"
 
 #include <accelmm/check.hpp>
@@ -28,6 +29,7 @@ using mm::ChunkMap;
 using mm::PageLeases;
 using mm::PageRun;
 using mm::PageSpace;
+using mm::PageUnit;
 
 constexpr std::uint64_t none = PageSpace::none;
 constexpr const char* not_allocated = "a page of the extent is not allocated";
@@ -43,54 +45,60 @@ constexpr ChunkMap::Zeros zeros_of(Contents contents) {
 
 struct PageAllocator::State {
   explicit State(const Options& options)
-      : shift(options.page.log2()),
-        page_bytes(options.page.value()),
-        pages(options.size.value() >> shift),
+      : unit(options.page.value()),
+        pages(unit.whole(options.size.value())),
+        quick_pages(unit.is_power_of_two() ? pages : 0),
         space(pages, zeros_of(options.contents)) {}
 
-  [[nodiscard]] ByteCount bytes(std::uint64_t count) const { return ByteCount(count << shift); }
+  [[nodiscard]] ByteCount bytes(std::uint64_t count) const {
+    return ByteCount(count * unit.bytes());
+  }
   [[nodiscard]] Extent extent(PageRun run) const {
-    return {RegionOffset(run.begin << shift), bytes(run.size())};
+    return {RegionOffset(run.begin * unit.bytes()), bytes(run.size())};
   }
   /// How many pages hold `size` bytes, or more than there are if they exceed the region.
   [[nodiscard]] std::uint64_t pages_of(ByteCount size) const {
-    if (size > bytes(pages)) return pages + 1;
-    return ((size.value() - 1) >> shift) + 1;
+    return size > bytes(pages) ? pages + 1 : unit.covering(size.value());
   }
   [[nodiscard]] unsigned order_of(Alignment alignment) const {
-    return std::max(alignment.log2(), shift) - shift;
+    return unit.order_of_alignment(alignment.log2());
   }
   /// What is wrong with the form of an extent, or null.
   [[nodiscard]] const char* flaw_of(Extent extent) const;
   [[nodiscard]] PageRun run_of(Extent extent) const {
-    const std::uint64_t begin = extent.offset.value() >> shift;
-    return {begin, begin + (extent.length.value() >> shift)};
+    const std::uint64_t begin = unit.whole(extent.offset.value());
+    return {begin, begin + unit.whole(extent.length.value())};
   }
 
   [[nodiscard]] std::uint64_t take_page(unsigned lifetime) ACCELMM_EXCLUDES(lock);
   [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order, unsigned lifetime)
       ACCELMM_EXCLUDES(lock);
-  [[nodiscard]] Result<void> free_page(std::uint64_t page) ACCELMM_EXCLUDES(lock);
+  [[nodiscard]] std::uint64_t take_within(std::uint64_t count, unsigned align_order,
+                                          const Request& request) ACCELMM_EXCLUDES(lock);
+  [[nodiscard, gnu::noinline]] Result<void> free_page(std::uint64_t page) ACCELMM_EXCLUDES(lock);
   [[nodiscard]] Result<void> free_run(PageRun run, Contents contents) ACCELMM_EXCLUDES(lock);
+  // What allocate() and free() leave to others, so that they need no stack frame themselves.
+  [[nodiscard, gnu::noinline]] Result<Extent> allocate_page_slowly();
+  [[nodiscard, gnu::noinline]] Result<Extent> allocate_slowly(ByteCount size);
+  [[nodiscard, gnu::noinline]] Result<void> free_slowly(Extent extent, Contents contents);
 
-  const unsigned shift;
-  const std::uint64_t page_bytes;
+  const PageUnit unit;
   const std::uint64_t pages;
-  mutable Mutex lock;
+  // The pages that may be freed without a look at more than their chunk: all, or none where pages
+  // are poisoned or no power of two. Written under the lock.
+  std::atomic<std::uint64_t> quick_pages;
   // Under the lock, but for what PageSpace lets any thread do.
   PageSpace space;
+  mutable Mutex lock;
   mm::PoisonedPages poisoned ACCELMM_GUARDED_BY(lock);
-  // Written under the lock: whether free() must look at `poisoned`.
-  std::atomic<bool> any_poisoned = false;
 };
 
 const char* PageAllocator::State::flaw_of(Extent extent) const {
   const std::uint64_t offset = extent.offset.value();
   const std::uint64_t length = extent.length.value();
-  const std::uint64_t total = pages << shift;
+  const std::uint64_t total = pages * unit.bytes();
   if (length == 0) return "extent is empty";
-  if (((offset | length) & ((std::uint64_t{1} << shift) - 1)) != 0)
-    return "extent is not whole pages";
+  if (!unit.divides(offset) || !unit.divides(length)) return "extent is not whole pages";
   if (offset > total || length > total - offset) return "extent lies outside the region";
   return nullptr;
 }
@@ -118,10 +126,19 @@ std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_ord
   return page;
 }
 
-// Of a chunk that this processor does not lease.
+// Of a chunk that this processor probably does not lease.
 Result<void> PageAllocator::State::free_page(std::uint64_t page) {
   ChunkMap& map = space.map();
   const std::uint64_t c = page >> mm::chunk_order;
+  switch (space.leases().give(page)) {
+    case PageLeases::Given::done:
+      return {};
+    case PageLeases::Given::not_allocated:
+      return fail(Errc::invalid_argument, not_allocated);
+    case PageLeases::Given::not_leased:
+    case PageLeases::Given::disturbed:
+      break;
+  }
   if (map.kind(c) != ChunkMap::Kind::partial) return free_run({page, page + 1}, Contents::unknown);
   if (!map.is_allocated(page)) return fail(Errc::invalid_argument, not_allocated);
   map.soil_page(page);
@@ -153,10 +170,11 @@ PageAllocator& PageAllocator::operator=(PageAllocator&& other) noexcept = defaul
 PageAllocator::~PageAllocator() = default;
 
 Result<PageAllocator> PageAllocator::create(const Options& options) {
-  if (options.size.value() == 0 || !options.page.divides(options.size))
+  if (options.page.value() == 0) return fail(Errc::invalid_argument, "page is of size 0");
+  const PageUnit unit(options.page.value());
+  if (options.size.value() == 0 || !unit.divides(options.size.value()))
     return fail(Errc::invalid_argument, "region is not a whole number of pages");
-  const std::uint64_t pages = options.size.value() >> options.page.log2();
-  if (pages > mm::BitTree::max_size)
+  if (unit.whole(options.size.value()) > mm::BitTree::max_size)
     return fail(Errc::invalid_argument, "region has more than 2^36 pages");
   try {
     return PageAllocator(std::make_unique<State>(options));
@@ -177,19 +195,30 @@ Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
-  if (size.value() - 1 < state_->page_bytes) {  // one page, and not size 0
-    std::uint64_t page = state_->space.leases().take(0);
-    if (page == none) [[unlikely]]
-      page = state_->take_page(0);
-    if (page == none) [[unlikely]]
-      return fail(Errc::no_memory, "no page is free");
-    return Extent{RegionOffset(page << state_->shift), ByteCount(state_->page_bytes)};
+  State& state = *state_;
+  if (size.value() - 1 < state.unit.bytes()) [[likely]] {  // one page, and not size 0
+    const std::uint64_t page = state.space.leases().take_quickly(0);
+    if (page != none) [[likely]]
+      return Extent{RegionOffset(page * state.unit.bytes()), ByteCount(state.unit.bytes())};
+    return state.allocate_page_slowly();
   }
+  return state.allocate_slowly(size);
+}
+
+Result<Extent> PageAllocator::State::allocate_page_slowly() {
+  const std::uint64_t page = take_page(0);
+  if (page == none) return fail(Errc::no_memory, "no page is free");
+  return extent({page, page + 1});
+}
+
+Result<Extent> PageAllocator::State::allocate_slowly(ByteCount size) {
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
+  const std::uint64_t count = pages_of(size);
   const Alignment natural(std::bit_floor(std::min(size.value(), large_bytes)));
-  auto extent = allocate(size, natural);
-  if (!extent && state_->order_of(natural) > 0) extent = allocate(size, Alignment(1));
-  return extent;
+  std::uint64_t page = take(count, order_of(natural), 0);
+  if (page == none && order_of(natural) > 0) page = take(count, 0, 0);
+  if (page == none) return fail(Errc::no_memory, "no free run of that size");
+  return extent({page, page + count});
 }
 
 Result<Extent> PageAllocator::allocate(const Request& request) {
@@ -201,28 +230,31 @@ Result<Extent> PageAllocator::allocate(const Request& request) {
   const unsigned order = state.order_of(request.alignment);
   const auto lifetime = static_cast<unsigned>(request.lifetime);
   std::uint64_t page = none;
-  if (request.within.empty() && request.placement == Placement::packed) {
-    page =
-        count == 1 && order == 0 ? state.take_page(lifetime) : state.take(count, order, lifetime);
-  } else {
-    const std::uint64_t mask = (std::uint64_t{1} << state.shift) - 1;
-    PageRun within{0, state.pages};
-    if (!request.within.empty())
-      within = {(request.within.begin.value() >> state.shift) +
-                    ((request.within.begin.value() & mask) != 0 ? 1 : 0),
-                std::min(request.within.end.value() >> state.shift, state.pages)};
-    if (within.begin < within.end && count <= within.size()) {
-      const MutexLock held(state.lock);
-      state.space.settle();
-      page = state.space.take_within(count, order, lifetime, within,
-                                     request.placement == Placement::top_down
-                                         ? PageSpace::Direction::down
-                                         : PageSpace::Direction::up);
-      if (page != none) state.space.leases().count_allocation();
-    }
-  }
+  if (!request.within.empty() || request.placement != Placement::packed)
+    page = state.take_within(count, order, request);
+  else if (count == 1 && order == 0)
+    page = state.take_page(lifetime);
+  else
+    page = state.take(count, order, lifetime);
   if (page == none) return fail(Errc::no_memory, "no free run of that size, alignment and range");
   return state.extent({page, page + count});
+}
+
+std::uint64_t PageAllocator::State::take_within(std::uint64_t count, unsigned align_order,
+                                                const Request& request) {
+  PageRun within{0, pages};
+  if (!request.within.empty())
+    within = {unit.covering(request.within.begin.value()),
+              std::min(unit.whole(request.within.end.value()), pages)};
+  if (within.begin >= within.end || count > within.size()) return none;
+  const MutexLock held(lock);
+  space.settle();
+  const std::uint64_t page =
+      space.take_within(count, align_order, static_cast<unsigned>(request.lifetime), within,
+                        request.placement == Placement::top_down ? PageSpace::Direction::down
+                                                                 : PageSpace::Direction::up);
+  if (page != none) space.leases().count_allocation();
+  return page;
 }
 
 Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size, Lifetime lifetime) {
@@ -291,7 +323,7 @@ Result<void> PageAllocator::poison(Extent extent) {
   } catch (const std::bad_alloc&) {
     return fail(Errc::no_memory, "no room to note bad pages");
   }
-  state.any_poisoned.store(true, std::memory_order_seq_cst);
+  state.quick_pages.store(0, std::memory_order_seq_cst);
   state.space.gather();
   for (std::uint64_t page = run.begin; page < run.end; ++page) {
     if (state.poisoned.contains(page)) continue;
@@ -304,24 +336,28 @@ Result<void> PageAllocator::poison(Extent extent) {
 
 Result<void> PageAllocator::free(Extent extent, Contents contents) {
   State& state = *state_;
-  const std::uint64_t offset = extent.offset.value();
-  const bool one_page = extent.length.value() == state.page_bytes &&
-                        (offset & (state.page_bytes - 1)) == 0 &&
-                        offset >> state.shift < state.pages;
-  if (one_page && contents == Contents::unknown &&
-      !state.any_poisoned.load(std::memory_order_relaxed)) [[likely]] {
-    const std::uint64_t page = offset >> state.shift;
-    switch (state.space.leases().give(page)) {
-      case PageLeases::Given::done:
-        return {};
-      case PageLeases::Given::not_allocated:
-        return fail(Errc::invalid_argument, not_allocated);
-      case PageLeases::Given::not_leased:
-        return state.free_page(page);
+  if (extent.length.value() == state.unit.bytes() && contents == Contents::unknown) [[likely]] {
+    // What is no multiple of the page becomes a large number.
+    const std::uint64_t page =
+        std::rotr(extent.offset.value(), static_cast<int>(state.unit.shift()));
+    if (page < state.quick_pages.load(std::memory_order_relaxed)) [[likely]] {
+      switch (state.space.leases().give_quickly(page)) {
+        case PageLeases::Given::done:
+          return {};
+        case PageLeases::Given::not_allocated:
+          return fail(Errc::invalid_argument, not_allocated);
+        case PageLeases::Given::not_leased:
+        case PageLeases::Given::disturbed:
+          return state.free_page(page);
+      }
     }
   }
-  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
-  return state.free_run(state.run_of(extent), contents);
+  return state.free_slowly(extent, contents);
+}
+
+Result<void> PageAllocator::State::free_slowly(Extent extent, Contents contents) {
+  if (const char* flaw = flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
+  return free_run(run_of(extent), contents);
 }
 
 Result<Extent> PageAllocator::first_dirty(Extent extent) const {

@@ -7,6 +7,7 @@ namespace accelmm::mm {
 
 PageLeases::PageLeases(ChunkMap& map)
     : map_(map),
+      marks_(map.marks()),
       slots_(per_cpu::slots()),
       count_(std::size_t{slots_} * lifetimes),
       leases_(new Lease[count_]()) {
@@ -15,14 +16,41 @@ PageLeases::PageLeases(ChunkMap& map)
 }
 
 // Points a lease at a word of its chunk that has a free page. Returns false if there is none.
-bool PageLeases::find_word(Lease& lease, std::uint64_t first, unsigned hint) const {
-  for (unsigned step = 1; step < chunk_words; ++step) {
-    const unsigned w = (hint + step) % chunk_words;
+bool PageLeases::find_word(Lease& lease, std::uint64_t first) const {
+  const unsigned start = lease.hint.load(std::memory_order_relaxed) / 64;
+  for (unsigned step = 0; step < chunk_words; ++step) {
+    const unsigned w = (start + step) % chunk_words;
     if (map_.free_word(first + w) == 0) continue;
-    lease.word.store(w, std::memory_order_relaxed);
+    lease.hint.store(w * 64, std::memory_order_relaxed);
     return true;
   }
   return false;
+}
+
+std::uint64_t PageLeases::take(unsigned lifetime) {
+  while (true) {
+    const per_cpu::Place place = per_cpu::here();
+    if (place.slot >= slots_) return none;
+    Lease& lease = leases_[std::size_t{place.slot} * lifetimes + lifetime];
+    const std::uint64_t page = take(place, lease);
+    if (page != none) return page;
+    const std::uint64_t leased = lease.chunk.load(std::memory_order_acquire);
+    if (leased == 0 || !find_word(lease, (leased - 1) * chunk_words)) return none;
+  }
+}
+
+PageLeases::Given PageLeases::give(std::uint64_t page) {
+  const ChunkMap::Chunk& chunk = map_.chunk(page >> chunk_order);
+  while (true) {
+    const unsigned leaser = chunk.lease.load(std::memory_order_acquire);
+    const per_cpu::Place place = per_cpu::here();
+    if (leaser == 0 || leaser != place.slot + 1) return Given::not_leased;
+    Lease& lease = leases_[std::size_t{place.slot} * lifetimes +
+                           chunk.lifetime.load(std::memory_order_relaxed)];
+    const Given given = give(page, place, lease);
+    if (given != Given::disturbed) return given;
+    map_.soil_page(page);
+  }
 }
 
 void PageLeases::count_allocation() {
@@ -53,7 +81,7 @@ void PageLeases::grant(Lease& lease, std::uint64_t c, unsigned lifetime) {
   ChunkMap::Chunk& chunk = map_.chunk(c);
   chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
   chunk.lease.store(static_cast<std::uint16_t>(lease.slot + 1U), std::memory_order_release);
-  lease.word.store(0, std::memory_order_relaxed);
+  lease.hint.store(0, std::memory_order_relaxed);
   lease.chunk.store(c + 1, std::memory_order_release);
 }
 

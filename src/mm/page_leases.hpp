@@ -32,17 +32,23 @@ class PageLeases {
   /// A free page of the chunk that this processor leases for `lifetime`, allocated now; or none.
   [[nodiscard]] std::uint64_t take(unsigned lifetime);
 
-  enum class Given { done, not_allocated, not_leased };
-  /// Frees a page if this processor leases its chunk. `not_allocated`: the chunk is leased here, and
-  /// the page is free.
+  enum class Given { done, not_allocated, not_leased, disturbed };
+  /// Frees a page, which holds no zeros, if this processor leases its chunk. `not_allocated`: the
+  /// chunk is leased here, and the page is free.
   [[nodiscard]] Given give(std::uint64_t page);
+
+  /// take() and give() for what happens nearly always, to be inlined; the latter for short-lived
+  /// pages. They may return none, or `disturbed`, for no reason that lasts; they do where sections
+  /// are not restartable.
+  [[nodiscard]] std::uint64_t take_quickly(unsigned lifetime);
+  [[nodiscard]] Given give_quickly(std::uint64_t page);
 
   /// The lease of this processor, or null where it has none to give.
   struct alignas(64) Lease {
     per_cpu::Word chunk = 0;  // number + 1; 0: nothing is leased
     per_cpu::SlotLock lock;
     std::uint16_t slot = 0;
-    std::atomic<std::uint32_t> word = 0;  // of the chunk: where to look first
+    std::atomic<std::uint32_t> hint = 0;  // a page of the chunk that is probably free
     // Written with no atomic instruction: a preemption in between may lose a count.
     std::atomic<std::uint64_t> allocations = 0;
     std::atomic<std::uint64_t> frees = 0;
@@ -76,9 +82,12 @@ class PageLeases {
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 
-  [[nodiscard]] bool find_word(Lease& lease, std::uint64_t first, unsigned hint) const;
+  [[nodiscard]] bool find_word(Lease& lease, std::uint64_t first) const;
+  [[nodiscard]] std::uint64_t take(per_cpu::Place place, Lease& lease);
+  [[nodiscard]] Given give(std::uint64_t page, per_cpu::Place place, Lease& lease);
 
   ChunkMap& map_;
+  PageMarks* marks_;  // of map_, one load nearer
   unsigned slots_;
   std::size_t count_;
   std::unique_ptr<Lease[]> leases_;  // slot x lifetime
@@ -89,52 +98,63 @@ inline PageLeases::Lease* PageLeases::current(unsigned lifetime) {
   return slot < slots_ ? &leases_[std::size_t{slot} * lifetimes + lifetime] : nullptr;
 }
 
-// In the caller: a call more would be a tenth of what taking a page costs.
-[[gnu::always_inline]] inline std::uint64_t PageLeases::take(unsigned lifetime) {
-  while (true) {
-    Lease* const lease = current(lifetime);
-    if (lease == nullptr) return none;
-    const std::uint64_t leased = lease->chunk.load(std::memory_order_acquire);
-    if (leased == 0) return none;
-    const std::uint64_t first = (leased - 1) * chunk_words;
-    const unsigned hint = lease->word.load(std::memory_order_relaxed);
-    const std::uint64_t w = first + hint;
-    per_cpu::Word& word = map_.taken(w);
-    const std::uint64_t taken = word.load(std::memory_order_relaxed);
-    const std::uint64_t free = ~(taken ^ map_.given(w).load(std::memory_order_acquire));
-    if (free == 0) [[unlikely]] {
-      if (!find_word(*lease, first, hint)) return none;
-      continue;
-    }
-    const std::uint64_t bit = free & (~free + 1);
-    if (!per_cpu::store_if(lease->slot, lease->lock, lease->chunk, leased, word, taken,
-                           taken ^ bit)) [[unlikely]]
-      continue;
-    count_one(lease->allocations);
-    return w * 64 + static_cast<std::uint64_t>(std::countr_zero(bit));
+// The page that was freed last is the one to take, if it is still free: its number comes from the
+// hint and not from the marks, so that the marks' last store need not have arrived before the
+// caller can go on with it.
+[[gnu::always_inline]] inline std::uint64_t PageLeases::take(per_cpu::Place place, Lease& lease) {
+  const std::uint64_t leased = lease.chunk.load(std::memory_order_acquire);
+  if (leased == 0) [[unlikely]]
+    return none;
+  std::uint64_t page = (leased - 1) * chunk_pages + lease.hint.load(std::memory_order_relaxed);
+  PageMarks& marks = marks_[page >> 6];
+  const std::uint64_t taken = marks.taken.load(std::memory_order_relaxed);
+  const std::uint64_t used = taken ^ marks.given.load(std::memory_order_acquire);
+  if ((used >> (page & 63) & 1) != 0) {
+    if (used == ~std::uint64_t{0}) [[unlikely]]
+      return none;
+    page = (page & ~std::uint64_t{63}) | static_cast<std::uint64_t>(std::countr_one(used));
+    lease.hint.store(page & (chunk_pages - 1), std::memory_order_relaxed);
   }
+  if (!per_cpu::flip_if(place, lease.lock, lease.chunk, leased, marks.taken, taken, page))
+      [[unlikely]]
+    return none;
+  count_one(lease.allocations);
+  return page;
 }
 
-[[gnu::always_inline]] inline PageLeases::Given PageLeases::give(std::uint64_t page) {
+[[gnu::always_inline]] inline std::uint64_t PageLeases::take_quickly(unsigned lifetime) {
+  const per_cpu::Place place = per_cpu::quick_here();
+  if (place.area == nullptr || place.slot >= slots_) [[unlikely]]
+    return none;
+  return take(place, leases_[std::size_t{place.slot} * lifetimes + lifetime]);
+}
+
+[[gnu::always_inline]] inline PageLeases::Given PageLeases::give(std::uint64_t page,
+                                                                 per_cpu::Place place,
+                                                                 Lease& lease) {
   const std::uint64_t c = page >> chunk_order;
-  const ChunkMap::Chunk& chunk = map_.chunk(c);
-  const std::uint64_t bit = std::uint64_t{1} << (page & 63);
-  while (true) {
-    const unsigned leaser = chunk.lease.load(std::memory_order_acquire);
-    if (leaser == 0 || leaser != per_cpu::current() + 1) return Given::not_leased;
-    Lease& lease = leases_[std::size_t{leaser - 1} * lifetimes +
-                           chunk.lifetime.load(std::memory_order_relaxed)];
-    if (lease.chunk.load(std::memory_order_acquire) != c + 1) return Given::not_leased;
-    per_cpu::Word& word = map_.taken(page >> 6);
-    const std::uint64_t taken = word.load(std::memory_order_relaxed);
-    if (((taken ^ map_.given(page >> 6).load(std::memory_order_acquire)) & bit) == 0)
-      return Given::not_allocated;
-    map_.soil_page(page);
-    if (!per_cpu::store_if(leaser - 1, lease.lock, lease.chunk, c + 1, word, taken, taken ^ bit))
-      continue;
-    count_one(lease.frees);
-    return Given::done;
-  }
+  if (lease.chunk.load(std::memory_order_acquire) != c + 1) return Given::not_leased;
+  if (map_.is_clean(page)) [[unlikely]]
+    return Given::disturbed;
+  PageMarks& marks = marks_[page >> 6];
+  const std::uint64_t taken = marks.taken.load(std::memory_order_relaxed);
+  if (((taken ^ marks.given.load(std::memory_order_acquire)) >> (page & 63) & 1) == 0) [[unlikely]]
+    return Given::not_allocated;
+  if (!per_cpu::flip_if(place, lease.lock, lease.chunk, c + 1, marks.taken, taken, page))
+      [[unlikely]]
+    return Given::disturbed;
+  const std::uint32_t hint = page & (chunk_pages - 1);
+  if (lease.hint.load(std::memory_order_relaxed) != hint)
+    lease.hint.store(hint, std::memory_order_relaxed);
+  count_one(lease.frees);
+  return Given::done;
+}
+
+[[gnu::always_inline]] inline PageLeases::Given PageLeases::give_quickly(std::uint64_t page) {
+  const per_cpu::Place place = per_cpu::quick_here();
+  if (place.area == nullptr || place.slot >= slots_) [[unlikely]]
+    return Given::disturbed;
+  return give(page, place, leases_[std::size_t{place.slot} * lifetimes]);
 }
 
 }  // namespace accelmm::mm

@@ -71,9 +71,10 @@ Tally sweep(JudgedPages& pages, Dice& dice, std::uint64_t steps) {
   return tally;
 }
 
-void run(const char* name, std::uint64_t page_count, std::uint64_t steps) {
+void run(const char* name, std::uint64_t page_count, std::uint64_t steps,
+         std::uint64_t page_bytes = 4096) {
   Dice dice(name);
-  JudgedPages pages(page_count);
+  JudgedPages pages(page_count, page_bytes);
   const Tally tally = sweep(pages, dice, number_from_environment("ACCELMM_STEPS", steps));
   tally.print(name);
   EXPECT_TRUE(tally.mostly_succeeded());
@@ -82,16 +83,24 @@ void run(const char* name, std::uint64_t page_count, std::uint64_t steps) {
 
 // Sizes: a power of two, odd ones, and one that is smaller than a word of bits.
 TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOn4096Pages) {
-  run("pages-4096", 4096, 6000);
+  run("pages-4096", 4096, 20000);
 }
 TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOn5003Pages) {
-  run("pages-5003", 5003, 6000);
+  run("pages-5003", 5003, 20000);
 }
 TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOn321Pages) {
   run("pages-321", 321, 20000);
 }
 TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOn37Pages) {
   run("pages-37", 37, 20000);
+}
+
+// Native pages of memory parts: 3 * 2^24 and 3 * 2^28 bytes.
+TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOf48MiB) {
+  run("pages-48m", 1021, 10000, std::uint64_t{48} << 20);
+}
+TEST(PageAllocatorProperty, AgreesWithOneBytePerPageOf768MiB) {
+  run("pages-768m", 129, 10000, std::uint64_t{768} << 20);
 }
 
 }  // namespace

@@ -17,9 +17,12 @@ namespace accelmm::test {
 /// so does a broken invariant: validate() runs after every operation.
 class JudgedPages {
  public:
-  explicit JudgedPages(std::uint64_t page_count)
-      : allocator_(PageAllocator::create({.size = bytes(page_count), .contents = Contents::zeros})
-                       .value()),
+  explicit JudgedPages(std::uint64_t page_count, std::uint64_t page = 4096)
+      : page_bytes_(page),
+        allocator_(
+            PageAllocator::create(
+                {.size = bytes(page_count), .page = ByteCount(page), .contents = Contents::zeros})
+                .value()),
         taken_(page_count, 0),
         dirty_(page_count, 0) {}
 
@@ -28,9 +31,9 @@ class JudgedPages {
 
   /// Pre: count > 0.
   bool allocate(std::uint64_t count, unsigned align_order) {
-    const Alignment alignment(page_bytes << align_order);
+    const Alignment alignment = alignment_of(align_order);
     // A length that is no multiple of the page must round up.
-    const auto extent = allocator_.allocate(ByteCount(count * page_bytes - 1), alignment);
+    const auto extent = allocator_.allocate(ByteCount(count * page_bytes_ - 1), alignment);
     const bool possible = has_place(count, std::uint64_t{1} << align_order);
     ACCELMM_CHECK(extent.has_value() == possible);
     if (extent) {
@@ -47,9 +50,9 @@ class JudgedPages {
   /// Inside [begin, end), at the end that `placement` says, of any lifetime.
   bool allocate_within(std::uint64_t count, unsigned align_order, std::uint64_t begin,
                        std::uint64_t end, Placement placement, Lifetime lifetime) {
-    const Alignment alignment(page_bytes << align_order);
-    const Range<RegionOffset> within{RegionOffset(begin * page_bytes),
-                                     RegionOffset(end * page_bytes)};
+    const Alignment alignment = alignment_of(align_order);
+    const Range<RegionOffset> within{RegionOffset(begin * page_bytes_),
+                                     RegionOffset(end * page_bytes_)};
     const auto extent = allocator_.allocate({.size = bytes(count),
                                              .alignment = alignment,
                                              .lifetime = lifetime,
@@ -73,7 +76,7 @@ class JudgedPages {
       std::uint64_t total = 0;
       for (const Extent& extent : *extents) {
         take(extent);
-        total += extent.length.value() / page_bytes;
+        total += extent.length.value() / page_bytes_;
       }
       ACCELMM_CHECK(total == count);
       judge_list(*extents);
@@ -127,11 +130,17 @@ class JudgedPages {
   }
 
  private:
-  static constexpr std::uint64_t page_bytes = 4096;
+  const std::uint64_t page_bytes_;
 
-  static ByteCount bytes(std::uint64_t count) { return ByteCount(count * page_bytes); }
-  static Extent extent(std::uint64_t begin, std::uint64_t count) {
-    return {RegionOffset(begin * page_bytes), bytes(count)};
+  [[nodiscard]] ByteCount bytes(std::uint64_t count) const {
+    return ByteCount(count * page_bytes_);
+  }
+  /// What every 2^align_order pages divide, however odd a page is.
+  [[nodiscard]] Alignment alignment_of(unsigned align_order) const {
+    return Alignment((page_bytes_ & (~page_bytes_ + 1)) << align_order);
+  }
+  [[nodiscard]] Extent extent(std::uint64_t begin, std::uint64_t count) const {
+    return {RegionOffset(begin * page_bytes_), bytes(count)};
   }
 
   [[nodiscard]] bool all(std::uint64_t begin, std::uint64_t count, std::uint8_t state) const {
@@ -148,8 +157,8 @@ class JudgedPages {
   }
 
   void take(const Extent& got) {
-    const std::uint64_t begin = got.offset.value() / page_bytes;
-    const std::uint64_t count = got.length.value() / page_bytes;
+    const std::uint64_t begin = got.offset.value() / page_bytes_;
+    const std::uint64_t count = got.length.value() / page_bytes_;
     ACCELMM_CHECK(got == extent(begin, count));
     ACCELMM_CHECK(all(begin, count, 0));
     fill(begin, count, 1);
@@ -161,8 +170,8 @@ class JudgedPages {
     while (rest.length > ByteCount(0)) {
       const Extent dirty = allocator_.first_dirty(rest).value();
       const std::uint64_t clean_end =
-          (dirty.length > ByteCount(0) ? dirty.offset : rest.end()).value() / page_bytes;
-      for (std::uint64_t page = rest.offset.value() / page_bytes; page < clean_end; ++page)
+          (dirty.length > ByteCount(0) ? dirty.offset : rest.end()).value() / page_bytes_;
+      for (std::uint64_t page = rest.offset.value() / page_bytes_; page < clean_end; ++page)
         ACCELMM_CHECK(dirty_[page] == 0);
       if (dirty.length == ByteCount(0)) return;
       rest = {dirty.end(), rest.end() - dirty.end()};

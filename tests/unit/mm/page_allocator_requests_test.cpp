@@ -46,6 +46,38 @@ TEST(PageAllocatorRequest, StaysInsideItsRange) {
   allocator.validate();
 }
 
+TEST(PageAllocatorRequest, TakesWholeNativePagesThatAreNoPowerOfTwo) {
+  auto allocator = PageAllocator::create({.size = 96_GiB, .page = 768_MiB}).value();
+  const auto one = allocator.allocate(1_B).value();
+  EXPECT_EQ(768_MiB, one.length);
+  const auto two = allocator.allocate(769_MiB).value();
+  EXPECT_EQ(1536_MiB, two.length);
+  EXPECT_EQ(0U, two.offset.value() % (std::uint64_t{768} << 20));
+  // 4 GiB divide every 16th page, and no other.
+  const auto aligned = allocator.allocate(1_B, Alignment(std::uint64_t{4} << 30)).value();
+  EXPECT_EQ(0U, aligned.offset.value() % (std::uint64_t{4} << 30));
+  EXPECT_EQ(Errc::invalid_argument, allocator.free({one.offset, 512_MiB}).error().code);
+  EXPECT_EQ(Errc::invalid_argument,
+            allocator.free({RegionOffset(256 << 20), 768_MiB}).error().code);
+  EXPECT_TRUE(allocator.free(one).has_value());
+  EXPECT_EQ(Errc::invalid_argument, allocator.free(one).error().code);
+  EXPECT_TRUE(allocator.free(two).has_value());
+  EXPECT_TRUE(allocator.free(aligned).has_value());
+  EXPECT_EQ(96_GiB, allocator.statistics().free);
+  allocator.validate();
+}
+
+TEST(PageAllocatorRequest, RefusesAFreeThatIsEmptyOrOddWherePagesArePoisoned) {
+  auto allocator = make(8_MiB);
+  const auto page = allocator.allocate(pages(1)).value();
+  ASSERT_TRUE(allocator.poison(page_extent(77, 1)).has_value());
+  EXPECT_EQ(Errc::invalid_argument, allocator.free({page.offset, 0_B}).error().code);
+  EXPECT_EQ(Errc::invalid_argument, allocator.free({RegionOffset(1), pages(1)}).error().code);
+  EXPECT_EQ(Errc::invalid_argument, allocator.free({RegionOffset(8 << 20), pages(1)}).error().code);
+  EXPECT_TRUE(allocator.free(page).has_value());
+  allocator.validate();
+}
+
 TEST(PageAllocatorRequest, FindsTheLastPageOfARange) {
   auto allocator = make(8_MiB);
   ASSERT_TRUE(allocator.reserve(page_extent(100, 7)).has_value());
