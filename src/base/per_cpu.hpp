@@ -219,17 +219,15 @@ struct Place {
   return store_if(Place{here().area, slot}, lock, check, check_expected, target, expected, desired);
 }
 
-/// Stores `value` in `cell` and then `desired` in `header` if the thread is still in `slot` and
+/// Stores `value` in `cell` and then `desired` in `header` if the thread is still in its slot and
 /// `header` is `expected`. Returns whether it did; `cell` may have been written all the same.
-/// Pre  only sections of `slot`, or code after interrupt(slot), write `header` and `cell`; what
+/// Pre  only sections of the slot, or code after interrupt(slot), write `header` and `cell`; what
 ///      `cell` holds means nothing while `header` is `expected`.
-[[nodiscard]] inline bool push_if(unsigned slot, SlotLock& lock, Word& header,
-                                  std::uint64_t expected, Word& cell, std::uint64_t value,
-                                  std::uint64_t desired) noexcept {
+[[nodiscard]] inline bool push_if(Place place, SlotLock& lock, Word& header, std::uint64_t expected,
+                                  Word& cell, std::uint64_t value, std::uint64_t desired) noexcept {
 #if ACCELMM_RSEQ
-  const std::ptrdiff_t offset = detail::area_offset.load(std::memory_order_relaxed);
-  if (offset != 0) [[likely]] {
-    detail::Area& area = detail::area(offset);
+  if (place.area != nullptr) [[likely]] {
+    detail::Area& area = *place.area;
     asm goto volatile(
         ACCELMM_RSEQ_BEGIN("%%rax", "%[rseq_cs]")
         "cmpl %[slot], %[cpu_id]\n\t"
@@ -240,7 +238,7 @@ struct Place {
         "movq %[desired], %[header]\n\t"
         ACCELMM_RSEQ_END("%[rseq_cs]")
         :
-        : [slot] "r"(slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
+        : [slot] "r"(place.slot), [cpu_id] "m"(area.cpu_id), [rseq_cs] "m"(area.rseq_cs),
           [header] "m"(header), [expected] "r"(expected), [cell] "m"(cell), [value] "r"(value),
           [desired] "r"(desired)
         : "memory", "cc", "rax"
@@ -251,8 +249,15 @@ struct Place {
     return false;
   }
 #endif
-  static_cast<void>(slot);
+  static_cast<void>(place);
   return detail::locked_push_if(lock, header, expected, cell, value, desired);
+}
+
+/// The same, from a slot that is known from elsewhere.
+[[nodiscard]] inline bool push_if(unsigned slot, SlotLock& lock, Word& header,
+                                  std::uint64_t expected, Word& cell, std::uint64_t value,
+                                  std::uint64_t desired) noexcept {
+  return push_if(Place{here().area, slot}, lock, header, expected, cell, value, desired);
 }
 
 // NOLINTEND(readability-function-size)

@@ -33,9 +33,11 @@ ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
   ChunkBits bits;
   switch (kind(c)) {
     case Kind::free:
+    case Kind::cached:
       bits.fill(~std::uint64_t{0});
       break;
     case Kind::allocated:
+    case Kind::claimed:
       bits.fill(0);
       break;
     case Kind::partial:
@@ -59,12 +61,12 @@ bool ChunkMap::free_page(std::uint64_t page) {
 void ChunkMap::make_partial(std::uint64_t c) {
   Chunk& chunk = descriptors_[c];
   const Kind kind = chunk.kind.load(std::memory_order_relaxed);
-  ACCELMM_DCHECK(kind != Kind::partial);
-  const std::uint64_t differ = kind == Kind::allocated ? ~std::uint64_t{0} : 0;
+  ACCELMM_DCHECK(kind != Kind::partial && kind != Kind::allocated);
+  const std::uint64_t differ = kind == Kind::claimed ? ~std::uint64_t{0} : 0;
   for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
     marks_[w].taken.store(marks_[w].given.load(std::memory_order_acquire) ^ differ,
                           std::memory_order_relaxed);
-  chunk.free_pages = kind == Kind::allocated ? 0 : chunk_pages;
+  chunk.free_pages = kind == Kind::claimed ? 0 : chunk_pages;
   chunk.order = no_order;
   if (chunk.zeros.load(std::memory_order_relaxed) == Zeros::all) spell_zeros(c);
   chunk.kind.store(Kind::partial, std::memory_order_release);

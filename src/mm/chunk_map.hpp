@@ -39,7 +39,9 @@ struct PageMarks {
 ///           never known to be all zeros, so that soil_page() has nothing to convert.
 class ChunkMap {
  public:
-  enum class Kind : std::uint8_t { free, allocated, partial };
+  /// `cached`: free, and at hand of a processor (ChunkStacks) or on the way there. `claimed`:
+  /// allocated, and in the hands of a thread that frees it.
+  enum class Kind : std::uint8_t { free, allocated, partial, cached, claimed };
   enum class Zeros : std::uint8_t { none, some, all };
 
   /// What is known of a chunk as a whole.
@@ -81,7 +83,16 @@ class ChunkMap {
   /// calls for the same page that run at once does.
   [[nodiscard]] bool free_page(std::uint64_t page);
 
+  /// Makes an allocated chunk the caller's to free. Returns whether it was allocated. Exactly one of
+  /// several calls that run at once does.
+  [[nodiscard]] bool claim(std::uint64_t c) {
+    Kind allocated = Kind::allocated;
+    return descriptors_[c].kind.compare_exchange_strong(
+        allocated, Kind::claimed, std::memory_order_acq_rel, std::memory_order_acquire);
+  }
+
   /// Makes the bits of a whole chunk say what its kind says, and its kind partial.
+  /// Pre: it is free, or cached and in nobody else's hands, or claimed.
   void make_partial(std::uint64_t c);
   /// Changes pages of a partial chunk that nobody leases. Pre: all free / all allocated before.
   void take(std::uint64_t c, unsigned begin, unsigned end);

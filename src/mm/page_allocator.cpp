@@ -47,6 +47,7 @@ struct PageAllocator::State {
   explicit State(const Options& options)
       : unit(options.page.value()),
         pages(unit.whole(options.size.value())),
+        chunk_bytes(pages < mm::chunk_pages ? ~std::uint64_t{0} : mm::chunk_pages * unit.bytes()),
         quick_pages(unit.is_power_of_two() ? pages : 0),
         space(pages, zeros_of(options.contents)) {}
 
@@ -76,14 +77,17 @@ struct PageAllocator::State {
   [[nodiscard]] std::uint64_t take_within(std::uint64_t count, unsigned align_order,
                                           const Request& request) ACCELMM_EXCLUDES(lock);
   [[nodiscard, gnu::noinline]] Result<void> free_page(std::uint64_t page) ACCELMM_EXCLUDES(lock);
+  [[nodiscard]] Result<void> free_chunk(std::uint64_t c, Contents contents) ACCELMM_EXCLUDES(lock);
   [[nodiscard]] Result<void> free_run(PageRun run, Contents contents) ACCELMM_EXCLUDES(lock);
   // What allocate() and free() leave to others, so that they need no stack frame themselves.
   [[nodiscard, gnu::noinline]] Result<Extent> allocate_page_slowly();
   [[nodiscard, gnu::noinline]] Result<Extent> allocate_slowly(ByteCount size);
+  [[nodiscard, gnu::noinline]] Result<Extent> allocate_slowly(ByteCount size, Alignment alignment);
   [[nodiscard, gnu::noinline]] Result<void> free_slowly(Extent extent, Contents contents);
 
   const PageUnit unit;
   const std::uint64_t pages;
+  const std::uint64_t chunk_bytes;  // more than there are where no chunk is whole
   // The pages that may be freed without a look at more than their chunk: all, or none where pages
   // are poisoned or no power of two. Written under the lock.
   std::atomic<std::uint64_t> quick_pages;
@@ -118,12 +122,32 @@ std::uint64_t PageAllocator::State::take_page(unsigned lifetime) {
 std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_order,
                                          unsigned lifetime) {
   if (count > pages) return none;
+  if (count == mm::chunk_pages && align_order <= mm::chunk_order)
+    if (const std::uint64_t page = space.take_cached_chunk(lifetime); page != none) return page;
   const MutexLock held(lock);
   space.settle();
   std::uint64_t page = space.take(count, align_order, lifetime);
   if (page == none) page = space.take_anywhere(count, align_order, lifetime);
   if (page != none) space.leases().count_allocation();
   return page;
+}
+
+Result<void> PageAllocator::State::free_chunk(std::uint64_t c, Contents contents) {
+  const PageRun run{c << mm::chunk_order, (c + 1) << mm::chunk_order};
+  // Partly free, or freed piece by piece.
+  if (space.map().kind(c) == ChunkMap::Kind::partial) return free_run(run, contents);
+  switch (space.give_cached_chunk(c, zeros_of(contents))) {
+    case PageSpace::Given::done:
+      return {};
+    case PageSpace::Given::not_allocated:
+      return fail(Errc::invalid_argument, not_allocated);
+    case PageSpace::Given::no_room:
+      break;
+  }
+  const MutexLock held(lock);
+  space.give(run);
+  space.leases().count_free();
+  return {};
 }
 
 // Of a chunk that this processor probably does not lease.
@@ -151,7 +175,7 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
 Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
   const MutexLock held(lock);
   space.settle();
-  if (!space.all_allocated(run) || (!poisoned.empty() && poisoned.any_retired(run)))
+  if ((!poisoned.empty() && poisoned.any_retired(run)) || !space.claim(run))
     return fail(Errc::invalid_argument, not_allocated);
   space.map().set_zeros(run, zeros_of(contents));
   if (poisoned.empty()) {
@@ -185,13 +209,21 @@ Result<PageAllocator> PageAllocator::create(const Options& options) {
 
 Result<Extent> PageAllocator::allocate(ByteCount size, Alignment alignment) {
   State& state = *state_;
+  if (size.value() == state.chunk_bytes && state.order_of(alignment) <= mm::chunk_order) {
+    const std::uint64_t page = state.space.take_cached_chunk(0);
+    if (page != none) [[likely]]
+      return Extent{RegionOffset(page * state.unit.bytes()), size};
+  }
+  return state.allocate_slowly(size, alignment);
+}
+
+Result<Extent> PageAllocator::State::allocate_slowly(ByteCount size, Alignment alignment) {
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
-  const std::uint64_t count = state.pages_of(size);
-  const unsigned order = state.order_of(alignment);
-  const std::uint64_t page =
-      count == 1 && order == 0 ? state.take_page(0) : state.take(count, order, 0);
+  const std::uint64_t count = pages_of(size);
+  const unsigned order = order_of(alignment);
+  const std::uint64_t page = count == 1 && order == 0 ? take_page(0) : take(count, order, 0);
   if (page == none) return fail(Errc::no_memory, "no free run of that size and alignment");
-  return state.extent({page, page + count});
+  return extent({page, page + count});
 }
 
 Result<Extent> PageAllocator::allocate(ByteCount size) {
@@ -303,10 +335,8 @@ Result<void> PageAllocator::reserve(Extent extent) {
   if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
   const PageRun run = state.run_of(extent);
   const MutexLock held(state.lock);
-  if (!state.space.all_free(run))
-    return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.space.gather();
-  if (!state.space.all_free(run))  // by another processor, until its lease ended
+  if (!state.space.all_free(run))
     return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.space.take_run(run, static_cast<unsigned>(Lifetime::pinned));
   state.space.leases().count_allocation();
@@ -327,7 +357,7 @@ Result<void> PageAllocator::poison(Extent extent) {
   state.space.gather();
   for (std::uint64_t page = run.begin; page < run.end; ++page) {
     if (state.poisoned.contains(page)) continue;
-    const bool in_use = state.space.map().is_allocated(page);
+    const bool in_use = !state.space.all_free({page, page + 1});
     if (!in_use) state.space.take_run({page, page + 1}, static_cast<unsigned>(Lifetime::pinned));
     state.poisoned.add({page, in_use});
   }
@@ -351,6 +381,11 @@ Result<void> PageAllocator::free(Extent extent, Contents contents) {
           return state.free_page(page);
       }
     }
+  } else if (extent.length.value() == state.chunk_bytes) {
+    const std::uint64_t c =
+        std::rotr(extent.offset.value(), static_cast<int>(state.unit.shift() + mm::chunk_order));
+    if (c < state.quick_pages.load(std::memory_order_relaxed) >> mm::chunk_order)
+      return state.free_chunk(c, contents);
   }
   return state.free_slowly(extent, contents);
 }

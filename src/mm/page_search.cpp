@@ -36,7 +36,7 @@ void each_run_of_ones(std::uint64_t word, F f) {
 
 // Calls f(PageRun) for each longest run of free pages inside `within`, lowest first.
 template <class F>
-void PageSpace::each_free_run(PageRun within, F f) const {
+void PageSpace::each_free_run(PageRun within, Cached cached, F f) const {
   PageRun run{0, 0};
   const auto extend = [&](std::uint64_t begin, std::uint64_t end) {
     begin = std::max(begin, within.begin);
@@ -50,8 +50,10 @@ void PageSpace::each_free_run(PageRun within, F f) const {
   };
   for (std::uint64_t c = within.begin >> chunk_order; first_page(c) < within.end; ++c) {
     const std::uint64_t page = first_page(c);
-    if (map_.kind(c) == Kind::free) extend(page, page + chunk_pages);
-    if (map_.kind(c) != Kind::partial) continue;
+    const Kind kind = map_.kind(c);
+    if (kind == Kind::free || (kind == Kind::cached && cached == Cached::counted))
+      extend(page, page + chunk_pages);
+    if (kind != Kind::partial) continue;
     for (std::uint64_t at = page; at < page + chunk_pages; at += 64) {
       each_run_of_ones(map_.free_word(at >> 6),
                        [&](unsigned begin, unsigned end) { extend(at + begin, at + end); });
@@ -65,7 +67,7 @@ std::uint64_t PageSpace::find_run(std::uint64_t count, unsigned align_order, Pag
   // Beyond 2^63 pages only page 0 is aligned.
   const std::uint64_t mask = (std::uint64_t{1} << std::min(align_order, 63U)) - 1;
   std::uint64_t found = none;
-  each_free_run(within, [&](PageRun run) {
+  each_free_run(within, Cached::skipped, [&](PageRun run) {
     if (run.size() < count || (direction == Direction::up && found != none)) return;
     if (direction == Direction::up) {
       const std::uint64_t begin = (run.begin + mask) & ~mask;
@@ -91,7 +93,7 @@ std::uint64_t PageSpace::take_within(std::uint64_t count, unsigned align_order, 
   const unsigned order = std::max(static_cast<unsigned>(std::bit_width(count - 1)), align_order);
   const PageRun inner{(within.begin + chunk_pages - 1) >> chunk_order, within.end >> chunk_order};
   if (inner.begin < inner.end) {
-    empty_stack();
+    empty_stacks();
     const std::uint64_t chunks = (count + chunk_pages - 1) >> chunk_order;
     const unsigned chunk_align = std::max(align_order, chunk_order) - chunk_order;
     const std::uint64_t partial = best_within(order, lifetime, inner, direction);
@@ -125,7 +127,7 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   }
   if (left > 0) {
     std::vector<PageRun> rest;
-    each_free_run({0, map_.pages()}, [&](PageRun run) {
+    each_free_run({0, map_.pages()}, Cached::skipped, [&](PageRun run) {
       if (map_.kind(run.begin >> chunk_order) != Kind::partial &&
           map_.kind((run.end - 1) >> chunk_order) != Kind::partial)
         return;
@@ -149,12 +151,13 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   return runs;
 }
 
-bool PageSpace::none_of_kind(PageRun run, Kind kind, std::uint64_t bits) const {
+bool PageSpace::all_are(PageRun run, Kind kind, std::uint64_t bits) const {
   for (std::uint64_t page = run.begin; page < run.end;) {
     const std::uint64_t c = page >> chunk_order;
     const std::uint64_t end = std::min(run.end, first_page(c + 1));
-    if (map_.kind(c) == kind) return false;
-    if (map_.kind(c) == Kind::partial) {
+    const Kind found = map_.kind(c);
+    if (found != kind && found != Kind::partial) return false;
+    if (found == Kind::partial) {
       const auto first = static_cast<unsigned>(page - first_page(c));
       const auto last = static_cast<unsigned>(end - first_page(c));
       for (unsigned w = first / 64; w * 64 < last; ++w)
@@ -175,24 +178,29 @@ std::uint64_t PageSpace::free_pages() const {
 
 std::uint64_t PageSpace::whole_chunk_pages() const {
   std::uint64_t chunks = 0;
-  for (std::uint64_t c = 0; c < map_.chunks(); ++c) chunks += map_.kind(c) == Kind::free ? 1U : 0U;
+  for (std::uint64_t c = 0; c < map_.chunks(); ++c)
+    chunks += map_.kind(c) == Kind::free || map_.kind(c) == Kind::cached ? 1U : 0U;
   return first_page(chunks);
 }
 
 std::uint64_t PageSpace::longest_run() const {
   std::uint64_t longest = 0;
-  each_free_run({0, map_.pages()}, [&](PageRun run) { longest = std::max(longest, run.size()); });
+  each_free_run({0, map_.pages()}, Cached::counted,
+                [&](PageRun run) { longest = std::max(longest, run.size()); });
   return longest;
 }
 
 void PageSpace::validate() const {
   std::uint64_t binned = 0;
   std::uint64_t whole = 0;
+  std::uint64_t cached = 0;
   for (std::uint64_t c = 0; c < map_.chunks(); ++c) {
     const ChunkMap::Chunk& chunk = map_.chunk(c);
     const Kind kind = map_.kind(c);
     const bool leased = chunk.lease.load() != 0;
     if (kind == Kind::free) ++whole;
+    if (kind == Kind::cached) ++cached;
+    ACCELMM_CHECK(kind != Kind::claimed);
     if (kind != Kind::partial || leased) {
       ACCELMM_CHECK(chunk.order == no_order);
       ACCELMM_CHECK(kind == Kind::partial || !leased);
@@ -213,15 +221,17 @@ void PageSpace::validate() const {
     }
   }
   ACCELMM_CHECK(bins_.validate() == binned);
-  ACCELMM_CHECK(chunks_.validate() + stack_.pages().size() == whole);
+  ACCELMM_CHECK(chunks_.validate() == whole);
   chunks_.each([this](Block block) {
     for (std::uint64_t c = block.first_page; c < block.end(); ++c)
       ACCELMM_CHECK(map_.kind(c) == Kind::free);
   });
-  for (const std::uint64_t c : stack_.pages()) {
-    ACCELMM_CHECK(map_.kind(c) == Kind::free);
+  stacks_.each([&](std::uint64_t c) {
+    ACCELMM_CHECK(map_.kind(c) == Kind::cached);
     ACCELMM_CHECK(!chunks_.holds(c));
-  }
+    --cached;
+  });
+  ACCELMM_CHECK(cached == 0);
 }
 
 }  // namespace accelmm::mm

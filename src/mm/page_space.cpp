@@ -10,10 +10,6 @@ namespace accelmm::mm {
 
 namespace {
 
-// Whole chunks that go out again as they came in, without the buddies: 16 MiB of 4 KiB pages,
-// enough for a queue of buffers in flight.
-constexpr std::size_t stack_limit = 8;
-
 constexpr std::uint64_t pages_of(std::uint64_t chunks) {
   return chunks << chunk_order;
 }
@@ -48,13 +44,13 @@ PageSpace::PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros)
       words_(new std::uint64_t[FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1))]()),
       chunks_(words_.get(), std::max<std::uint64_t>(whole_chunks_, 1)),
       leases_(map_) {
-  stack_.enable(stack_limit);
   if (whole_chunks_ > 0) chunks_.give({0, whole_chunks_});
   if (whole_chunks_ < map_.chunks()) rebin(whole_chunks_);
 }
 
 std::size_t PageSpace::metadata_bytes() const {
   return map_.metadata_bytes() + bins_.metadata_bytes() + leases_.metadata_bytes() +
+         stacks_.metadata_bytes() +
          FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1)) * sizeof(std::uint64_t) +
          sizeof(PageSpace);
 }
@@ -140,7 +136,8 @@ std::uint64_t PageSpace::take_from_chunk(std::uint64_t c, std::uint64_t count, u
 
 // Takes whole chunks; the first, or none.
 std::uint64_t PageSpace::take_chunks(std::uint64_t count, unsigned align_order) {
-  if (count == 1 && align_order == 0 && !stack_.empty()) return stack_.pop();
+  if (count == 1 && align_order == 0)
+    if (const std::uint64_t c = stacks_.pop(); c != none) return c;
   const auto block = chunks_.find(count, align_order);
   if (!block) return none;
   chunks_.take_front(*block, count);
@@ -166,21 +163,44 @@ std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lif
 
 // Puts chunks, whose pages are all free, where whole chunks are.
 void PageSpace::give_chunks(PageRun chunks) {
-  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c) {
-    map_.chunk(c).order = no_order;
-    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
+  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c) map_.chunk(c).order = no_order;
+  if (chunks.size() == 1) {
+    map_.chunk(chunks.begin).kind.store(Kind::cached, std::memory_order_release);
+    if (stacks_.push(chunks.begin)) return;
   }
-  if (chunks.size() == 1 && !stack_.full())
-    stack_.push(chunks.begin);
-  else
-    chunks_.give(chunks);
+  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c)
+    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
+  chunks_.give(chunks);
 }
 
-void PageSpace::empty_stack() {
-  while (!stack_.empty()) {
-    const std::uint64_t c = stack_.pop();
+void PageSpace::empty_stacks() {
+  stacks_.drain([this](std::uint64_t c) {
+    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
     chunks_.give({c, c + 1});
+  });
+}
+
+std::uint64_t PageSpace::take_cached_chunk(unsigned lifetime) {
+  const std::uint64_t c = stacks_.pop();
+  if (c == none) return none;
+  ChunkMap::Chunk& chunk = map_.chunk(c);
+  chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
+  chunk.kind.store(Kind::allocated, std::memory_order_release);
+  leases_.count_allocation();
+  return pages_of(c);
+}
+
+PageSpace::Given PageSpace::give_cached_chunk(std::uint64_t c, ChunkMap::Zeros zeros) {
+  if (!map_.claim(c)) return Given::not_allocated;
+  ChunkMap::Chunk& chunk = map_.chunk(c);
+  chunk.zeros.store(zeros, std::memory_order_release);
+  chunk.kind.store(Kind::cached, std::memory_order_release);
+  if (stacks_.push(c)) {
+    leases_.count_free();
+    return Given::done;
   }
+  chunk.kind.store(Kind::claimed, std::memory_order_release);
+  return Given::no_room;
 }
 
 std::uint64_t PageSpace::take(std::uint64_t count, unsigned align_order, unsigned lifetime) {
@@ -231,10 +251,23 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
   });
 }
 
+bool PageSpace::claim(PageRun run) {
+  if (!all_allocated(run)) return false;
+  for (std::uint64_t c = run.begin >> chunk_order; pages_of(c) < run.end; ++c) {
+    if (map_.kind(c) == Kind::partial || map_.claim(c)) continue;
+    // Somebody frees the same chunk at this moment.
+    while (c-- > run.begin >> chunk_order)
+      if (map_.kind(c) == Kind::claimed)
+        map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+    return false;
+  }
+  return true;
+}
+
 void PageSpace::give(PageRun run) {
   PageRun whole{none, none};  // neighbours that become free as one
   each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
-    if (map_.kind(c) != Kind::allocated || end - begin != chunk_pages)
+    if (map_.kind(c) != Kind::claimed || end - begin != chunk_pages)
       return give_part(c, begin, end);
     if (whole.end != c) {
       if (!whole.empty()) give_chunks(whole);
@@ -246,7 +279,7 @@ void PageSpace::give(PageRun run) {
 }
 
 void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end) {
-  if (map_.kind(c) == Kind::allocated) map_.make_partial(c);
+  if (map_.kind(c) == Kind::claimed) map_.make_partial(c);
   map_.give(c, begin, end);
   if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
 }
@@ -273,7 +306,7 @@ void PageSpace::gather() {
     if (c != none) rebin(c);
   });
   settle();
-  empty_stack();
+  empty_stacks();
 }
 
 void PageSpace::end_leases(PageRun run) {

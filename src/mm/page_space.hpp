@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "mm/block_cache.hpp"
 #include "mm/chunk_bins.hpp"
 #include "mm/chunk_map.hpp"
+#include "mm/chunk_stacks.hpp"
 #include "mm/free_blocks.hpp"
 #include "mm/page_leases.hpp"
 
@@ -15,12 +15,14 @@ namespace accelmm::mm {
 
 /// Where pages are taken from and given back to: what PageAllocator does under its lock.
 ///
-/// Whole free chunks are buddies (FreeBlocks over chunk numbers), with a few of them on a stack in
-/// front. Partly free ones are in the bins, unless a processor leases them.
+/// Whole free chunks are buddies (FreeBlocks over chunk numbers), with a few of them at hand of each
+/// processor in front. Partly free ones are in the bins, unless a processor leases them.
 ///
-/// Threads   externally synchronised, except for leases().take() and give() and map().free_page().
-/// Invariant every chunk that is free is in the buddies or on the stack; every partial one that is
-///           neither leased nor full, as last counted, is in the bin of what was counted.
+/// Threads   externally synchronised, except for take_cached_chunk(), give_cached_chunk(),
+///           leases().take() and give() and map().free_page().
+/// Invariant every chunk that is free is in the buddies, every cached one on a stack or in a thread's
+///           hands; every partial one that is neither leased nor full, as last counted, is in the bin
+///           of what was counted.
 class PageSpace {
  public:
   static constexpr std::uint64_t none = ~std::uint64_t{0};
@@ -57,20 +59,30 @@ class PageSpace {
   /// empty list if fewer are free. Throws std::bad_alloc.
   [[nodiscard]] std::vector<PageRun> plan_scattered(std::uint64_t count);
 
-  /// Gives pages back. Pre: all allocated.
+  /// Makes pages the caller's to free. Returns false, and changes nothing, if one of them is not
+  /// allocated.
+  [[nodiscard]] bool claim(PageRun run);
+  /// Gives pages back. Pre: claimed.
   void give(PageRun run);
+
+  /// Takes a whole chunk that this processor has at hand. Returns its first page, or none.
+  [[nodiscard]] std::uint64_t take_cached_chunk(unsigned lifetime);
+  enum class Given { done, not_allocated, no_room };
+  /// Gives a whole chunk to this processor; `no_room`: it is claimed, and still the caller's.
+  [[nodiscard]] Given give_cached_chunk(std::uint64_t c, ChunkMap::Zeros zeros);
 
   /// Gives this processor a chunk to take single pages of `lifetime` from. Returns false if there
   /// is none.
   [[nodiscard]] bool renew_lease(unsigned lifetime);
-  /// Ends all leases, and empties the stack.
+  /// Ends all leases, and empties the stacks.
   void gather();
   /// Ends the leases of the chunks that hold these pages.
   void end_leases(PageRun run);
 
-  [[nodiscard]] bool all_allocated(PageRun run) const { return none_of_kind(run, Kind::free, 0); }
+  [[nodiscard]] bool all_allocated(PageRun run) const { return all_are(run, Kind::allocated, 0); }
+  /// Chunks that are cached are not: gather() first.
   [[nodiscard]] bool all_free(PageRun run) const {
-    return none_of_kind(run, Kind::allocated, ~std::uint64_t{0});
+    return all_are(run, Kind::free, ~std::uint64_t{0});
   }
   [[nodiscard]] std::uint64_t free_pages() const;
   [[nodiscard]] std::uint64_t whole_chunk_pages() const;
@@ -95,24 +107,24 @@ class PageSpace {
   void own_chunks(PageRun chunks);
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
   void give_chunks(PageRun chunks);
-  void empty_stack();
+  void empty_stacks();
   // --- searches ---
-  /// Whether no page of a run is in a chunk of `kind`, nor, in a partial one, differs from `bits`
-  /// in whether it is free.
-  [[nodiscard]] bool none_of_kind(PageRun run, Kind kind, std::uint64_t bits) const;
+  /// Whether each page of a run is in a chunk of `kind`, or in a partial one and as free as `bits`.
+  [[nodiscard]] bool all_are(PageRun run, Kind kind, std::uint64_t bits) const;
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
                                        Direction direction) const;
   [[nodiscard]] std::uint64_t best_within(unsigned order, unsigned lifetime, PageRun chunks,
                                           Direction direction) const;
+  enum class Cached { skipped, counted };
   template <class F>
-  void each_free_run(PageRun within, F f) const;
+  void each_free_run(PageRun within, Cached cached, F f) const;
 
   ChunkMap map_;
   ChunkBins bins_;
   std::uint64_t whole_chunks_;  // without the last one, if the region ends inside it
   std::unique_ptr<std::uint64_t[]> words_;
   FreeBlocks chunks_;
-  BlockCache stack_;
+  ChunkStacks stacks_;
   PageLeases leases_;
 };
 
