@@ -37,6 +37,7 @@ ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
       bits.fill(~std::uint64_t{0});
       break;
     case Kind::allocated:
+    case Kind::lone:
     case Kind::claimed:
       bits.fill(0);
       break;
@@ -49,7 +50,7 @@ ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
 
 bool ChunkMap::is_allocated(std::uint64_t page) const {
   const Kind kind = this->kind(page >> chunk_order);
-  if (kind != Kind::partial) return kind == Kind::allocated;
+  if (kind != Kind::partial) return kind == Kind::allocated || kind == Kind::lone;
   return (free_word(page >> 6) >> (page & 63) & 1) == 0;
 }
 
@@ -61,7 +62,7 @@ bool ChunkMap::free_page(std::uint64_t page) {
 void ChunkMap::make_partial(std::uint64_t c) {
   Chunk& chunk = descriptors_[c];
   const Kind kind = chunk.kind.load(std::memory_order_relaxed);
-  ACCELMM_DCHECK(kind != Kind::partial && kind != Kind::allocated);
+  ACCELMM_DCHECK(kind == Kind::free || kind == Kind::cached || kind == Kind::claimed);
   const std::uint64_t differ = kind == Kind::claimed ? ~std::uint64_t{0} : 0;
   for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
     marks_[w].taken.store(marks_[w].given.load(std::memory_order_acquire) ^ differ,

@@ -39,9 +39,11 @@ struct PageMarks {
 ///           never known to be all zeros, so that soil_page() has nothing to convert.
 class ChunkMap {
  public:
-  /// `cached`: free, and at hand of a processor (ChunkStacks) or on the way there. `claimed`:
-  /// allocated, and in the hands of a thread that frees it.
-  enum class Kind : std::uint8_t { free, allocated, partial, cached, claimed };
+  /// `lone`: allocated in a request of its own. `cached`: free, and at hand of a processor
+  /// (ChunkStacks) or on the way there. `claimed`: allocated, and in the hands of whoever frees it.
+  /// A lone chunk may be claimed without the allocator's lock; so only from lone, and only by
+  /// compare-and-swap, others that hold it leave that kind.
+  enum class Kind : std::uint8_t { free, allocated, lone, partial, cached, claimed };
   enum class Zeros : std::uint8_t { none, some, all };
 
   /// What is known of a chunk as a whole.
@@ -83,12 +85,12 @@ class ChunkMap {
   /// calls for the same page that run at once does.
   [[nodiscard]] bool free_page(std::uint64_t page);
 
-  /// Makes an allocated chunk the caller's to free. Returns whether it was allocated. Exactly one of
-  /// several calls that run at once does.
-  [[nodiscard]] bool claim(std::uint64_t c) {
-    Kind allocated = Kind::allocated;
+  /// Makes a lone chunk the caller's to free. Returns whether it was one. Exactly one of several
+  /// calls that run at once does.
+  [[nodiscard]] bool claim_lone(std::uint64_t c) {
+    Kind lone = Kind::lone;
     return descriptors_[c].kind.compare_exchange_strong(
-        allocated, Kind::claimed, std::memory_order_acq_rel, std::memory_order_acquire);
+        lone, Kind::claimed, std::memory_order_acq_rel, std::memory_order_acquire);
   }
 
   /// Makes the bits of a whole chunk say what its kind says, and its kind partial.

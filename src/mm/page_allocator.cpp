@@ -134,18 +134,16 @@ std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_ord
 
 Result<void> PageAllocator::State::free_chunk(std::uint64_t c, Contents contents) {
   const PageRun run{c << mm::chunk_order, (c + 1) << mm::chunk_order};
-  // Partly free, or freed piece by piece.
-  if (space.map().kind(c) == ChunkMap::Kind::partial) return free_run(run, contents);
-  switch (space.give_cached_chunk(c, zeros_of(contents))) {
+  switch (space.give_lone_chunk(c, zeros_of(contents))) {
     case PageSpace::Given::done:
       return {};
-    case PageSpace::Given::not_allocated:
-      return fail(Errc::invalid_argument, not_allocated);
+    case PageSpace::Given::not_lone:
+      return free_run(run, contents);
     case PageSpace::Given::no_room:
       break;
   }
   const MutexLock held(lock);
-  space.give(run);
+  space.give(run, zeros_of(contents));
   space.leases().count_free();
   return {};
 }
@@ -177,11 +175,11 @@ Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
   space.settle();
   if ((!poisoned.empty() && poisoned.any_retired(run)) || !space.claim(run))
     return fail(Errc::invalid_argument, not_allocated);
-  space.map().set_zeros(run, zeros_of(contents));
   if (poisoned.empty()) {
-    space.give(run);
+    space.give(run, zeros_of(contents));
   } else {
-    poisoned.each_good(run, [&](PageRun good) { space.give(good); });
+    space.split_claimed(run);
+    poisoned.each_good(run, [&](PageRun good) { space.give(good, zeros_of(contents)); });
     poisoned.retire(run);
   }
   space.leases().count_free();

@@ -151,18 +151,17 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   return runs;
 }
 
-bool PageSpace::all_are(PageRun run, Kind kind, std::uint64_t bits) const {
+bool PageSpace::all_free(PageRun run) const {
   for (std::uint64_t page = run.begin; page < run.end;) {
     const std::uint64_t c = page >> chunk_order;
     const std::uint64_t end = std::min(run.end, first_page(c + 1));
-    const Kind found = map_.kind(c);
-    if (found != kind && found != Kind::partial) return false;
-    if (found == Kind::partial) {
+    const Kind kind = map_.kind(c);
+    if (kind != Kind::free && kind != Kind::partial) return false;
+    if (kind == Kind::partial) {
       const auto first = static_cast<unsigned>(page - first_page(c));
       const auto last = static_cast<unsigned>(end - first_page(c));
       for (unsigned w = first / 64; w * 64 < last; ++w)
-        if (((map_.free_word(c * chunk_words + w) ^ bits) & mask_of(w, first, last)) != 0)
-          return false;
+        if ((~map_.free_word(c * chunk_words + w) & mask_of(w, first, last)) != 0) return false;
     }
     page = end;
   }
@@ -172,7 +171,8 @@ bool PageSpace::all_are(PageRun run, Kind kind, std::uint64_t bits) const {
 std::uint64_t PageSpace::free_pages() const {
   std::uint64_t pages = 0;
   for (std::uint64_t c = 0; c < map_.chunks(); ++c)
-    if (map_.kind(c) != Kind::allocated) pages += mm::count(map_.free_bits(c));
+    if (map_.kind(c) != Kind::allocated && map_.kind(c) != Kind::lone)
+      pages += mm::count(map_.free_bits(c));
   return pages;
 }
 

@@ -84,7 +84,7 @@ void PageSpace::file(std::uint64_t c, unsigned free_pages, unsigned order) {
 // pages of its largest block.
 void PageSpace::refile(std::uint64_t c, unsigned free_pages, unsigned order) {
   ChunkMap::Chunk& chunk = map_.chunk(c);
-  if (free_pages < 1U << order) {
+  if (order == no_order ? free_pages != 0 : free_pages < 1U << order) {
     unbin(c);
     rebin(c);
   } else if (order == chunk.order && ChunkBins::same_fill(free_pages, chunk.free_pages)) {
@@ -147,23 +147,25 @@ std::uint64_t PageSpace::take_chunks(std::uint64_t count, unsigned align_order) 
 // Makes the first `pages` of chunks that are in no block allocated, and gives the rest.
 std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lifetime) {
   const std::uint64_t full = pages >> chunk_order;
+  const Kind kind = full == 1 && pages == chunk_pages ? Kind::lone : Kind::allocated;
   for (std::uint64_t c = chunks.begin; c < chunks.begin + full; ++c) {
     map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-    map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+    map_.chunk(c).kind.store(kind, std::memory_order_release);
   }
-  if (const unsigned rest = in_chunk(pages); rest != 0) {
+  if (const unsigned taken = in_chunk(pages); taken != 0) {
     const std::uint64_t c = chunks.begin + full;
     map_.make_partial(c);
     map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-    map_.take(c, 0, rest);
-    rebin(c);
+    map_.take(c, 0, taken);
+    // What is left ends where the chunk does, and so does its largest block.
+    const unsigned left = chunk_pages - taken;
+    file(c, left, static_cast<unsigned>(std::bit_width(left)) - 1);
   }
   return pages_of(chunks.begin);
 }
 
 // Puts chunks, whose pages are all free, where whole chunks are.
 void PageSpace::give_chunks(PageRun chunks) {
-  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c) map_.chunk(c).order = no_order;
   if (chunks.size() == 1) {
     map_.chunk(chunks.begin).kind.store(Kind::cached, std::memory_order_release);
     if (stacks_.push(chunks.begin)) return;
@@ -185,13 +187,13 @@ std::uint64_t PageSpace::take_cached_chunk(unsigned lifetime) {
   if (c == none) return none;
   ChunkMap::Chunk& chunk = map_.chunk(c);
   chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-  chunk.kind.store(Kind::allocated, std::memory_order_release);
+  chunk.kind.store(Kind::lone, std::memory_order_release);
   leases_.count_allocation();
   return pages_of(c);
 }
 
-PageSpace::Given PageSpace::give_cached_chunk(std::uint64_t c, ChunkMap::Zeros zeros) {
-  if (!map_.claim(c)) return Given::not_allocated;
+PageSpace::Given PageSpace::give_lone_chunk(std::uint64_t c, ChunkMap::Zeros zeros) {
+  if (!map_.claim_lone(c)) return Given::not_lone;
   ChunkMap::Chunk& chunk = map_.chunk(c);
   chunk.zeros.store(zeros, std::memory_order_release);
   chunk.kind.store(Kind::cached, std::memory_order_release);
@@ -251,35 +253,73 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
   });
 }
 
-bool PageSpace::claim(PageRun run) {
-  if (!all_allocated(run)) return false;
-  for (std::uint64_t c = run.begin >> chunk_order; pages_of(c) < run.end; ++c) {
-    if (map_.kind(c) == Kind::partial || map_.claim(c)) continue;
-    // Somebody frees the same chunk at this moment.
-    while (c-- > run.begin >> chunk_order)
-      if (map_.kind(c) == Kind::claimed)
-        map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
-    return false;
-  }
+// Returns whether the pages were allocated, and their chunk is claimed if it was so as a whole.
+bool PageSpace::claim_part(std::uint64_t c, unsigned begin, unsigned end) {
+  if (map_.kind(c) != Kind::partial) return claim_whole({c, c + 1}) == c + 1;
+  for (unsigned w = begin / 64; w * 64 < end; ++w)
+    if ((map_.free_word(c * chunk_words + w) & mask_of(w, begin, end)) != 0) return false;
   return true;
 }
 
-void PageSpace::give(PageRun run) {
-  PageRun whole{none, none};  // neighbours that become free as one
-  each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
-    if (map_.kind(c) != Kind::claimed || end - begin != chunk_pages)
-      return give_part(c, begin, end);
-    if (whole.end != c) {
-      if (!whole.empty()) give_chunks(whole);
-      whole.begin = c;
-    }
-    whole.end = c + 1;
-  });
-  if (!whole.empty()) give_chunks(whole);
+// Claims chunks, and returns the first that is not allocated as a whole.
+std::uint64_t PageSpace::claim_whole(PageRun chunks) {
+  std::uint64_t c = chunks.begin;
+  for (; c < chunks.end; ++c) {
+    std::atomic<Kind>& kind = map_.chunk(c).kind;
+    if (kind.load(std::memory_order_acquire) == Kind::allocated)
+      kind.store(Kind::claimed, std::memory_order_relaxed);
+    else if (!map_.claim_lone(c))
+      break;
+  }
+  return c;
 }
 
-void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end) {
+bool PageSpace::claim(PageRun run) {
+  const std::uint64_t first = run.begin >> chunk_order;
+  std::uint64_t c = first;
+  while (c < run.end >> chunk_order) {
+    if (pages_of(c) >= run.begin) c = claim_whole({c, run.end >> chunk_order});
+    if (c == run.end >> chunk_order) break;
+    const unsigned begin = c == first ? in_chunk(run.begin) : 0;
+    if (!claim_part(c, begin, chunk_pages)) break;
+    ++c;
+  }
+  const bool reached = c == run.end >> chunk_order;
+  const unsigned begin = c == first ? in_chunk(run.begin) : 0;
+  if (reached && (in_chunk(run.end) == 0 || claim_part(c, begin, in_chunk(run.end)))) return true;
+  for (; c-- > first;)
+    if (map_.kind(c) == Kind::claimed)
+      map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+  return false;
+}
+
+void PageSpace::give(PageRun run, ChunkMap::Zeros zeros) {
+  while (!run.empty()) {
+    const std::uint64_t c = run.begin >> chunk_order;
+    std::uint64_t end = c;  // of neighbours that become free as one
+    if (in_chunk(run.begin) == 0)
+      for (; end < run.end >> chunk_order && map_.kind(end) == Kind::claimed; ++end)
+        map_.chunk(end).zeros.store(zeros, std::memory_order_relaxed);
+    if (end > c) {
+      give_chunks({c, end});
+      run.begin = pages_of(end);
+      continue;
+    }
+    end = std::min(pages_of(c + 1), run.end);
+    give_part(c, in_chunk(run.begin), static_cast<unsigned>(end - pages_of(c)), zeros);
+    run.begin = end;
+  }
+}
+
+void PageSpace::split_claimed(PageRun run) {
+  each_chunk(run, [this](std::uint64_t c, unsigned, unsigned) {
+    if (map_.kind(c) == Kind::claimed) map_.make_partial(c);
+  });
+}
+
+void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros) {
   if (map_.kind(c) == Kind::claimed) map_.make_partial(c);
+  map_.set_zeros({pages_of(c) + begin, pages_of(c) + end}, zeros);
   map_.give(c, begin, end);
   if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
 }

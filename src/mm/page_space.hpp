@@ -18,7 +18,7 @@ namespace accelmm::mm {
 /// Whole free chunks are buddies (FreeBlocks over chunk numbers), with a few of them at hand of each
 /// processor in front. Partly free ones are in the bins, unless a processor leases them.
 ///
-/// Threads   externally synchronised, except for take_cached_chunk(), give_cached_chunk(),
+/// Threads   externally synchronised, except for take_cached_chunk(), give_lone_chunk(),
 ///           leases().take() and give() and map().free_page().
 /// Invariant every chunk that is free is in the buddies, every cached one on a stack or in a thread's
 ///           hands; every partial one that is neither leased nor full, as last counted, is in the bin
@@ -59,17 +59,19 @@ class PageSpace {
   /// empty list if fewer are free. Throws std::bad_alloc.
   [[nodiscard]] std::vector<PageRun> plan_scattered(std::uint64_t count);
 
-  /// Makes pages the caller's to free. Returns false, and changes nothing, if one of them is not
+  /// Makes pages the caller's to give. Returns false, and changes nothing, if one of them is not
   /// allocated.
   [[nodiscard]] bool claim(PageRun run);
-  /// Gives pages back. Pre: claimed.
-  void give(PageRun run);
+  /// Gives pages back that hold zeros, or something else. Pre: claimed.
+  void give(PageRun run, ChunkMap::Zeros zeros);
+  /// Lets pages of claimed chunks be given one by one, or never.
+  void split_claimed(PageRun run);
 
   /// Takes a whole chunk that this processor has at hand. Returns its first page, or none.
   [[nodiscard]] std::uint64_t take_cached_chunk(unsigned lifetime);
-  enum class Given { done, not_allocated, no_room };
-  /// Gives a whole chunk to this processor; `no_room`: it is claimed, and still the caller's.
-  [[nodiscard]] Given give_cached_chunk(std::uint64_t c, ChunkMap::Zeros zeros);
+  enum class Given { done, not_lone, no_room };
+  /// Gives a lone chunk to this processor; `no_room`: it is claimed, and for give() under the lock.
+  [[nodiscard]] Given give_lone_chunk(std::uint64_t c, ChunkMap::Zeros zeros);
 
   /// Gives this processor a chunk to take single pages of `lifetime` from. Returns false if there
   /// is none.
@@ -79,11 +81,8 @@ class PageSpace {
   /// Ends the leases of the chunks that hold these pages.
   void end_leases(PageRun run);
 
-  [[nodiscard]] bool all_allocated(PageRun run) const { return all_are(run, Kind::allocated, 0); }
   /// Chunks that are cached are not: gather() first.
-  [[nodiscard]] bool all_free(PageRun run) const {
-    return all_are(run, Kind::free, ~std::uint64_t{0});
-  }
+  [[nodiscard]] bool all_free(PageRun run) const;
   [[nodiscard]] std::uint64_t free_pages() const;
   [[nodiscard]] std::uint64_t whole_chunk_pages() const;
   [[nodiscard]] std::uint64_t longest_run() const;
@@ -101,16 +100,16 @@ class PageSpace {
   void refile(std::uint64_t c, unsigned free_pages, unsigned order);
   void refile_given(std::uint64_t c, unsigned begin, unsigned end);
   [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
-  void give_part(std::uint64_t c, unsigned begin, unsigned end);
+  void give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros);
+  [[nodiscard]] bool claim_part(std::uint64_t c, unsigned begin, unsigned end);
   // --- whole chunks ---
+  [[nodiscard]] std::uint64_t claim_whole(PageRun chunks);
   [[nodiscard]] std::uint64_t take_chunks(std::uint64_t count, unsigned align_order);
   void own_chunks(PageRun chunks);
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
   void give_chunks(PageRun chunks);
   void empty_stacks();
   // --- searches ---
-  /// Whether each page of a run is in a chunk of `kind`, or in a partial one and as free as `bits`.
-  [[nodiscard]] bool all_are(PageRun run, Kind kind, std::uint64_t bits) const;
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
                                        Direction direction) const;
   [[nodiscard]] std::uint64_t best_within(unsigned order, unsigned lifetime, PageRun chunks,

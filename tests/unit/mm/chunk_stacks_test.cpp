@@ -90,6 +90,34 @@ TEST(ChunkStacks, ABlockThatIsCachedCanBeReservedAndPoisoned) {
   allocator.validate();
 }
 
+TEST(ChunkStacks, ABlockThatIsPoisonedWhileInUseNeverGoesOutAgain) {
+  auto allocator = PageAllocator::create({.size = 16_MiB}).value();
+  const auto block = allocator.allocate(chunk_bytes, chunk_alignment).value();
+  const auto large = allocator.allocate(4_MiB).value();
+  ASSERT_TRUE(allocator.poison(block).has_value());
+  ASSERT_TRUE(allocator.poison({large.offset, chunk_bytes}).has_value());
+  ASSERT_TRUE(allocator.free(block).has_value());
+  ASSERT_TRUE(allocator.free(large).has_value());
+  EXPECT_EQ(Errc::invalid_argument, allocator.free(block).error().code);
+  EXPECT_EQ(12_MiB, allocator.statistics().free);
+  allocator.validate();
+}
+
+TEST(ChunkStacks, ABlockThatWasTakenAloneCanBeFreedInPartsAndWithItsNeighbours) {
+  auto allocator = PageAllocator::create({.size = 16_MiB}).value();
+  const auto first = allocator.allocate(chunk_bytes, chunk_alignment).value();
+  const auto second = allocator.allocate(chunk_bytes, chunk_alignment).value();
+  ASSERT_EQ(first.end(), second.offset);
+  ASSERT_EQ(Errc::invalid_argument, allocator.free({first.offset, 6_MiB}).error().code);
+  ASSERT_TRUE(allocator.free({first.offset, 4_MiB}).has_value());
+  const auto third = allocator.allocate(chunk_bytes, chunk_alignment).value();
+  ASSERT_TRUE(allocator.free({third.offset, 1_MiB}).has_value());
+  EXPECT_EQ(Errc::invalid_argument, allocator.free(third).error().code);
+  ASSERT_TRUE(allocator.free({third.offset + 1_MiB, 1_MiB}).has_value());
+  EXPECT_EQ(16_MiB, allocator.statistics().free);
+  allocator.validate();
+}
+
 TEST(ChunkStacks, ABlockRemembersThatItHoldsZeros) {
   const OneProcessor here;
   auto allocator = PageAllocator::create({.size = 16_MiB}).value();
