@@ -52,6 +52,9 @@ class PageAllocator {
     Lifetime lifetime = Lifetime::short_lived;
     Placement placement = Placement::packed;
     Range<RegionOffset> within{};  ///< empty: the whole region
+    /// zeros: pages that are known to hold them, where a bounded search finds some that fit; else,
+    /// and with `within` or another placement than packed, any. first_dirty() tells.
+    Contents contents = Contents::unknown;
   };
 
   struct Statistics {
@@ -128,6 +131,11 @@ class PageAllocator {
   /// Cost  one bit a page of partly free chunks, 1/64 byte a page of the others; nothing to those
   ///       who allocate meanwhile but the lock.
   [[nodiscard]] Statistics statistics() const;
+
+  /// Makes all lists and counts anew from the pages' own marks. Returns how many chunks were filed
+  /// wrongly: 0, unless the metadata was damaged.
+  /// Pre  no other thread uses the allocator.
+  [[nodiscard]] std::uint64_t recount();
 
   /// Checks every invariant, and aborts if one is broken. No other thread may allocate meanwhile.
   /// Cost  O(metadata).

@@ -35,6 +35,12 @@ void ChunkBins::erase(unsigned lifetime, unsigned order, unsigned free_pages, st
     filled_[lifetime][order] = static_cast<std::uint8_t>(filled_[lifetime][order] & ~(1U << fill));
 }
 
+void ChunkBins::clear() {
+  std::fill_n(words_.get(), words_taken_, 0);
+  counts_.fill(0);
+  filled_ = {};
+}
+
 std::uint64_t ChunkBins::validate() const {
   std::uint64_t chunks = 0;
   for (unsigned lifetime = 0; lifetime < lifetimes; ++lifetime)

@@ -5,6 +5,7 @@
 #include "mm/chunk_bits.hpp"
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <memory>
 
@@ -49,6 +50,13 @@ class ChunkBins {
 
   /// The chunk to take a block of `order` from, or none.
   [[nodiscard]] std::uint64_t best(unsigned lifetime, unsigned order) const;
+  /// Calls f(chunk) for chunks that have a block of `order`, best first, until it returns true or
+  /// `limit` were looked at. Returns that chunk, or none.
+  template <class F>
+  [[nodiscard]] std::uint64_t first_of(unsigned lifetime, unsigned order, unsigned limit,
+                                       F f) const;
+  /// No chunk is in a bin any more.
+  void clear();
   /// The lowest (highest) chunk in [begin, end) that has a block of `order`, or none.
   [[nodiscard]] std::uint64_t lowest(unsigned lifetime, unsigned order, std::uint64_t begin,
                                      std::uint64_t end) const;
@@ -72,5 +80,18 @@ class ChunkBins {
   std::array<std::uint32_t, bins> counts_{};
   std::array<std::array<std::uint8_t, orders>, lifetimes> filled_{};  // bit f: fill f is not empty
 };
+
+template <class F>
+std::uint64_t ChunkBins::first_of(unsigned lifetime, unsigned order, unsigned limit, F f) const {
+  for (unsigned o = order; o < orders; ++o)
+    for (unsigned filled = filled_[lifetime][o]; filled != 0; filled &= filled - 1) {
+      const BitTree& chunks = tree(lifetime, o, static_cast<unsigned>(std::countr_zero(filled)));
+      for (std::uint64_t c = chunks.next(0); c != none; c = chunks.next(c + 1)) {
+        if (limit-- == 0) return none;
+        if (f(c)) return c;
+      }
+    }
+  return none;
+}
 
 }  // namespace accelmm::mm

@@ -128,15 +128,19 @@ void ChunkMap::set_zeros(PageRun run, Zeros zeros) {
 }
 
 bool ChunkMap::is_zero(std::uint64_t page) const {
-  switch (descriptors_[page >> chunk_order].zeros.load(std::memory_order_acquire)) {
+  return (zero_word(page >> chunk_order, (page >> 6) % chunk_words) >> (page & 63) & 1) != 0;
+}
+
+std::uint64_t ChunkMap::zero_word(std::uint64_t c, unsigned word) const {
+  switch (descriptors_[c].zeros.load(std::memory_order_acquire)) {
     case Zeros::none:
-      return false;
+      return 0;
     case Zeros::all:
-      return true;
+      return ~std::uint64_t{0};
     case Zeros::some:
-      return (zero_[page >> 6].load(std::memory_order_acquire) >> (page & 63) & 1) != 0;
+      return zero_[c * chunk_words + word].load(std::memory_order_acquire);
   }
-  return false;
+  return 0;
 }
 
 void ChunkMap::touch(std::uint64_t c) {

@@ -114,6 +114,8 @@ class ChunkMap {
   /// Notes that pages hold zeros (all) or may not (none).
   void set_zeros(PageRun run, Zeros zeros);
   [[nodiscard]] bool is_zero(std::uint64_t page) const;
+  /// Word `word` of a chunk's 512 bits.
+  [[nodiscard]] std::uint64_t zero_word(std::uint64_t c, unsigned word) const;
 
   // --- chunks with pages that free_page() freed, to be counted again ---
   /// Notes that free_page() freed a page of this chunk.

@@ -38,7 +38,7 @@ std::uint64_t FreeBlocks::words_for(std::uint64_t pages) {
 }
 
 FreeBlocks::FreeBlocks(std::uint64_t* words, std::uint64_t pages)
-    : orders_(static_cast<unsigned>(std::bit_width(pages))) {
+    : pages_(pages), orders_(static_cast<unsigned>(std::bit_width(pages))) {
   ACCELMM_CHECK(pages > 0 && orders_ <= max_orders);
   for (unsigned order = 0; order < orders_; ++order) {
     trees_[order] = BitTree(words, pages >> order);

@@ -4,7 +4,9 @@
 #include "mm/bit_tree.hpp"
 #include "mm/page_run.hpp"
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <optional>
 
@@ -36,6 +38,7 @@ class FreeBlocks {
   /// Pre: `words` points to words_for(pages) zero words. The set starts empty.
   FreeBlocks(std::uint64_t* words, std::uint64_t pages);
 
+  [[nodiscard]] std::uint64_t pages() const { return pages_; }
   [[nodiscard]] unsigned orders() const { return orders_; }
   [[nodiscard]] std::uint64_t count(unsigned order) const { return counts_[order]; }
   /// The largest order that has a block, or nothing.
@@ -49,6 +52,12 @@ class FreeBlocks {
   /// has one. It looks at a bounded number of unaligned blocks, hence may miss one (find_run does
   /// not).
   [[nodiscard]] std::optional<Block> find(std::uint64_t count, unsigned align_order) const;
+
+  /// Calls f(Block) for blocks of at least `count` pages at a multiple of 2^align_order, smallest
+  /// orders first, until it returns true or `limit` were looked at. Returns that block, or nothing.
+  template <class F>
+  [[nodiscard]] std::optional<Block> first_of(std::uint64_t count, unsigned align_order,
+                                              unsigned limit, F f) const;
 
   /// Takes the first `count` pages of a block; the rest stays free.
   void take_front(Block block, std::uint64_t count);
@@ -87,10 +96,28 @@ class FreeBlocks {
   [[nodiscard]] unsigned order_holding(std::uint64_t page) const;
   void validate_order(unsigned order) const;
 
+  std::uint64_t pages_ = 0;
   unsigned orders_ = 0;
   std::uint64_t nonempty_ = 0;  // bit o: order o has a block
   std::array<std::uint64_t, max_orders> counts_{};
   std::array<BitTree, max_orders> trees_{};
 };
+
+template <class F>
+std::optional<Block> FreeBlocks::first_of(std::uint64_t count, unsigned align_order, unsigned limit,
+                                          F f) const {
+  for (auto order = static_cast<unsigned>(std::bit_width(count - 1)); order < orders_; ++order) {
+    if (counts_[order] == 0) continue;
+    const std::uint64_t mask =
+        align_order <= order ? 0 : (std::uint64_t{1} << std::min(align_order - order, 63U)) - 1;
+    std::uint64_t i = trees_[order].next(0);
+    for (; i != BitTree::none; i = trees_[order].next((i | mask) + 1)) {
+      if (limit-- == 0) return std::nullopt;
+      const Block block{order, i << order};
+      if ((i & mask) == 0 && f(block)) return block;
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace accelmm::mm

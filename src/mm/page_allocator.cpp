@@ -8,12 +8,8 @@
 // has both measured). Single pages come from a chunk that the processor leases: taking one is a
 // plain store in a restartable section, and so is giving it back; a page of another chunk is given
 // back with one compare-and-swap, and its chunk is counted again by whoever next holds the lock.
-#include "base/mutex.hpp"
-#include "mm/page_space.hpp"
-#include "mm/page_unit.hpp"
-#include "mm/poisoned_pages.hpp"
+#include "mm/page_allocator_state.hpp"
 
-#include <accelmm/check.hpp>
 #include <accelmm/page_allocator.hpp>
 
 #include <algorithm>
@@ -30,6 +26,7 @@ using mm::PageLeases;
 using mm::PageRun;
 using mm::PageSpace;
 using mm::PageUnit;
+using mm::zeros_of;
 
 constexpr std::uint64_t none = PageSpace::none;
 constexpr const char* not_allocated = "a page of the extent is not allocated";
@@ -37,65 +34,7 @@ constexpr const char* not_allocated = "a page of the extent is not allocated";
 // The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
 
-constexpr ChunkMap::Zeros zeros_of(Contents contents) {
-  return contents == Contents::zeros ? ChunkMap::Zeros::all : ChunkMap::Zeros::none;
-}
-
 }  // namespace
-
-struct PageAllocator::State {
-  explicit State(const Options& options)
-      : unit(options.page.value()),
-        pages(unit.whole(options.size.value())),
-        chunk_bytes(pages < mm::chunk_pages ? ~std::uint64_t{0} : mm::chunk_pages * unit.bytes()),
-        quick_pages(unit.is_power_of_two() ? pages : 0),
-        space(pages, zeros_of(options.contents)) {}
-
-  [[nodiscard]] ByteCount bytes(std::uint64_t count) const {
-    return ByteCount(count * unit.bytes());
-  }
-  [[nodiscard]] Extent extent(PageRun run) const {
-    return {RegionOffset(run.begin * unit.bytes()), bytes(run.size())};
-  }
-  /// How many pages hold `size` bytes, or more than there are if they exceed the region.
-  [[nodiscard]] std::uint64_t pages_of(ByteCount size) const {
-    return size > bytes(pages) ? pages + 1 : unit.covering(size.value());
-  }
-  [[nodiscard]] unsigned order_of(Alignment alignment) const {
-    return unit.order_of_alignment(alignment.log2());
-  }
-  /// What is wrong with the form of an extent, or null.
-  [[nodiscard]] const char* flaw_of(Extent extent) const;
-  [[nodiscard]] PageRun run_of(Extent extent) const {
-    const std::uint64_t begin = unit.whole(extent.offset.value());
-    return {begin, begin + unit.whole(extent.length.value())};
-  }
-
-  [[nodiscard]] std::uint64_t take_page(unsigned lifetime) ACCELMM_EXCLUDES(lock);
-  [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order, unsigned lifetime)
-      ACCELMM_EXCLUDES(lock);
-  [[nodiscard]] std::uint64_t take_within(std::uint64_t count, unsigned align_order,
-                                          const Request& request) ACCELMM_EXCLUDES(lock);
-  [[nodiscard, gnu::noinline]] Result<void> free_page(std::uint64_t page) ACCELMM_EXCLUDES(lock);
-  [[nodiscard]] Result<void> free_chunk(std::uint64_t c, Contents contents) ACCELMM_EXCLUDES(lock);
-  [[nodiscard]] Result<void> free_run(PageRun run, Contents contents) ACCELMM_EXCLUDES(lock);
-  // What allocate() and free() leave to others, so that they need no stack frame themselves.
-  [[nodiscard, gnu::noinline]] Result<Extent> allocate_page_slowly();
-  [[nodiscard, gnu::noinline]] Result<Extent> allocate_slowly(ByteCount size);
-  [[nodiscard, gnu::noinline]] Result<Extent> allocate_slowly(ByteCount size, Alignment alignment);
-  [[nodiscard, gnu::noinline]] Result<void> free_slowly(Extent extent, Contents contents);
-
-  const PageUnit unit;
-  const std::uint64_t pages;
-  const std::uint64_t chunk_bytes;  // more than there are where no chunk is whole
-  // The pages that may be freed without a look at more than their chunk: all, or none where pages
-  // are poisoned or no power of two. Written under the lock.
-  std::atomic<std::uint64_t> quick_pages;
-  // Under the lock, but for what PageSpace lets any thread do.
-  PageSpace space;
-  mutable Mutex lock;
-  mm::PoisonedPages poisoned ACCELMM_GUARDED_BY(lock);
-};
 
 const char* PageAllocator::State::flaw_of(Extent extent) const {
   const std::uint64_t offset = extent.offset.value();
@@ -262,12 +201,26 @@ Result<Extent> PageAllocator::allocate(const Request& request) {
   std::uint64_t page = none;
   if (!request.within.empty() || request.placement != Placement::packed)
     page = state.take_within(count, order, request);
+  else if (request.contents == Contents::zeros)
+    page = state.take_clean(count, order, lifetime);
   else if (count == 1 && order == 0)
     page = state.take_page(lifetime);
   else
     page = state.take(count, order, lifetime);
   if (page == none) return fail(Errc::no_memory, "no free run of that size, alignment and range");
   return state.extent({page, page + count});
+}
+
+std::uint64_t PageAllocator::State::take_clean(std::uint64_t count, unsigned align_order,
+                                               unsigned lifetime) {
+  if (count > pages) return none;
+  const MutexLock held(lock);
+  space.settle();
+  std::uint64_t page = space.take_clean(count, align_order, lifetime);
+  if (page == none) page = space.take(count, align_order, lifetime);
+  if (page == none) page = space.take_anywhere(count, align_order, lifetime);
+  if (page != none) space.leases().count_allocation();
+  return page;
 }
 
 std::uint64_t PageAllocator::State::take_within(std::uint64_t count, unsigned align_order,
@@ -328,40 +281,6 @@ Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size, Li
   return extents;
 }
 
-Result<void> PageAllocator::reserve(Extent extent) {
-  State& state = *state_;
-  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
-  const PageRun run = state.run_of(extent);
-  const MutexLock held(state.lock);
-  state.space.gather();
-  if (!state.space.all_free(run))
-    return fail(Errc::address_in_use, "a page of the extent is allocated");
-  state.space.take_run(run, static_cast<unsigned>(Lifetime::pinned));
-  state.space.leases().count_allocation();
-  return {};
-}
-
-Result<void> PageAllocator::poison(Extent extent) {
-  State& state = *state_;
-  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
-  const PageRun run = state.run_of(extent);
-  const MutexLock held(state.lock);
-  try {
-    state.poisoned.reserve(run);
-  } catch (const std::bad_alloc&) {
-    return fail(Errc::no_memory, "no room to note bad pages");
-  }
-  state.quick_pages.store(0, std::memory_order_seq_cst);
-  state.space.gather();
-  for (std::uint64_t page = run.begin; page < run.end; ++page) {
-    if (state.poisoned.contains(page)) continue;
-    const bool in_use = !state.space.all_free({page, page + 1});
-    if (!in_use) state.space.take_run({page, page + 1}, static_cast<unsigned>(Lifetime::pinned));
-    state.poisoned.add({page, in_use});
-  }
-  return {};
-}
-
 Result<void> PageAllocator::free(Extent extent, Contents contents) {
   State& state = *state_;
   if (extent.length.value() == state.unit.bytes() && contents == Contents::unknown) [[likely]] {
@@ -391,35 +310,6 @@ Result<void> PageAllocator::free(Extent extent, Contents contents) {
 Result<void> PageAllocator::State::free_slowly(Extent extent, Contents contents) {
   if (const char* flaw = flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
   return free_run(run_of(extent), contents);
-}
-
-Result<Extent> PageAllocator::first_dirty(Extent extent) const {
-  const State& state = *state_;
-  if (const char* flaw = state.flaw_of(extent)) return fail(Errc::invalid_argument, flaw);
-  const ChunkMap& map = state.space.map();
-  PageRun run = state.run_of(extent);
-  while (!run.empty() && map.is_zero(run.begin)) ++run.begin;
-  std::uint64_t end = run.begin;
-  while (end < run.end && !map.is_zero(end)) ++end;
-  return state.extent({run.begin, end});
-}
-
-PageAllocator::Statistics PageAllocator::statistics() const {
-  const State& state = *state_;
-  const MutexLock held(state.lock);
-  return {.total = state.bytes(state.pages),
-          .free = state.bytes(state.space.free_pages()),
-          .largest_free = state.bytes(state.space.longest_run()),
-          .whole_chunks = state.bytes(state.space.whole_chunk_pages()),
-          .metadata = ByteCount(state.space.metadata_bytes() + sizeof(State)),
-          .poisoned = state.bytes(state.poisoned.count()),
-          .allocations = state.space.leases().allocations(),
-          .frees = state.space.leases().frees()};
-}
-
-void PageAllocator::validate() const {
-  const MutexLock held(state_->lock);
-  state_->space.validate();
 }
 
 }  // namespace accelmm

@@ -190,6 +190,38 @@ std::uint64_t PageSpace::longest_run() const {
   return longest;
 }
 
+// Pages that were freed without the lock, and not counted yet, are no fault.
+bool PageSpace::is_filed_rightly(std::uint64_t c) const {
+  const ChunkMap::Chunk& chunk = map_.chunk(c);
+  if (map_.kind(c) == Kind::free) return chunk.order == no_order && chunks_.holds(c);
+  if (map_.kind(c) != Kind::partial || chunk.lease.load() != 0) return chunk.order == no_order;
+  const ChunkBits bits = map_.free_bits(c);
+  const unsigned free = mm::count(bits);
+  const unsigned order = largest_order(bits);
+  const bool counted = free == chunk.free_pages && order == chunk.order;
+  if (!counted && !map_.any_touched()) return false;
+  if (chunk.order == no_order) return true;
+  return chunk.order < ChunkBins::orders && free >= chunk.free_pages && order >= chunk.order &&
+         bins_.contains(chunk.lifetime.load(), chunk.order, chunk.free_pages, c);
+}
+
+std::uint64_t PageSpace::recount() {
+  std::uint64_t wrong = 0;
+  for (std::uint64_t c = 0; c < map_.chunks(); ++c) wrong += is_filed_rightly(c) ? 0U : 1U;
+  leases_.each([this](PageLeases::Lease& lease) { static_cast<void>(leases_.revoke(lease)); });
+  stacks_.drain([this](std::uint64_t c) { map_.chunk(c).kind.store(Kind::free); });
+  map_.each_touched([](std::uint64_t) {});
+  bins_.clear();
+  std::fill_n(words_.get(), FreeBlocks::words_for(chunks_.pages()), 0);
+  chunks_ = FreeBlocks(words_.get(), chunks_.pages());
+  for (std::uint64_t c = 0; c < map_.chunks(); ++c) {
+    map_.chunk(c).order = no_order;
+    if (map_.kind(c) == Kind::free) chunks_.give({c, c + 1});
+    if (map_.kind(c) == Kind::partial) rebin(c);
+  }
+  return wrong;
+}
+
 void PageSpace::validate() const {
   std::uint64_t binned = 0;
   std::uint64_t whole = 0;

@@ -119,18 +119,19 @@ void PageSpace::rebin(std::uint64_t c) {
 
 // Takes `count` pages of a block of `order`. Pre: the chunk is in a bin of that order or a larger.
 std::uint64_t PageSpace::take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order) {
-  const ChunkMap::Chunk& chunk = map_.chunk(c);
-  ChunkBits bits = map_.free_bits(c);
-  const ChunkBlock block = best_block(bits, order);
+  const ChunkBlock block = best_block(map_.free_bits(c), order);
   ACCELMM_CHECK(block.first_page != no_page);
-  const auto end = static_cast<unsigned>(block.first_page + count);
-  map_.take(c, block.first_page, end);
-  for (unsigned w = block.first_page / 64; w * 64 < end; ++w)
-    bits[w] &= ~mask_of(w, block.first_page, end);
+  return take_block(c, block, count);
+}
+
+// Takes the first `count` pages of a block that is free.
+std::uint64_t PageSpace::take_block(std::uint64_t c, ChunkBlock block, std::uint64_t count) {
+  const ChunkMap::Chunk& chunk = map_.chunk(c);
+  map_.take(c, block.first_page, static_cast<unsigned>(block.first_page + count));
   const unsigned before = chunk.order;
   const auto left = static_cast<unsigned>(chunk.free_pages - count);
   // Where a smaller block than the largest was cut, the largest is still there.
-  refile(c, left, block.order < before ? before : largest_order(bits, before));
+  refile(c, left, block.order < before ? before : largest_order(map_.free_bits(c), before));
   return pages_of(c) + block.first_page;
 }
 

@@ -46,7 +46,10 @@ class PageSpace {
   /// given lifetime's chunks. Returns its first page, or none. Bounded; may miss runs that cross
   /// blocks, and chunks that others lease or keep.
   [[nodiscard]] std::uint64_t take(std::uint64_t count, unsigned align_order, unsigned lifetime);
-  /// The same, but looks everywhere before it returns none.
+  /// The same of pages that are known to hold zeros, of a bounded number of places.
+  [[nodiscard]] std::uint64_t take_clean(std::uint64_t count, unsigned align_order,
+                                         unsigned lifetime);
+  /// The same as take(), but looks everywhere before it returns none.
   [[nodiscard]] std::uint64_t take_anywhere(std::uint64_t count, unsigned align_order,
                                             unsigned lifetime);
   /// Takes the lowest or highest run inside `within` that a block serves; before it returns none,
@@ -88,6 +91,8 @@ class PageSpace {
   [[nodiscard]] std::uint64_t longest_run() const;
   /// Pre: nobody uses the space meanwhile.
   void validate() const;
+  /// Files every chunk anew by its marks. Returns how many were filed wrongly. Pre: as validate().
+  [[nodiscard]] std::uint64_t recount();
 
  private:
   using Kind = ChunkMap::Kind;
@@ -100,6 +105,7 @@ class PageSpace {
   void refile(std::uint64_t c, unsigned free_pages, unsigned order);
   void refile_given(std::uint64_t c, unsigned begin, unsigned end);
   [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
+  [[nodiscard]] std::uint64_t take_block(std::uint64_t c, ChunkBlock block, std::uint64_t count);
   void give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros);
   [[nodiscard]] bool claim_part(std::uint64_t c, unsigned begin, unsigned end);
   // --- whole chunks ---
@@ -112,6 +118,10 @@ class PageSpace {
   // --- searches ---
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
                                        Direction direction) const;
+  [[nodiscard]] std::uint64_t take_clean_part(std::uint64_t count, unsigned order,
+                                              unsigned lifetime);
+  [[nodiscard]] bool all_clean(PageRun chunks) const;
+  [[nodiscard]] bool is_filed_rightly(std::uint64_t c) const;
   [[nodiscard]] std::uint64_t best_within(unsigned order, unsigned lifetime, PageRun chunks,
                                           Direction direction) const;
   enum class Cached { skipped, counted };

@@ -41,8 +41,9 @@ bool take_something(JudgedPages& pages, Dice& dice) {
     case 3:
       return pages.allocate(512, 9);  // what the cache of large blocks serves
     case 4:
-    case 5:
       return pages.allocate(1, 0);
+    case 5:
+      return pages.allocate_clean(length, some_alignment(dice));
     default:
       return pages.allocate(length, some_alignment(dice));
   }
@@ -67,6 +68,7 @@ Tally sweep(JudgedPages& pages, Dice& dice, std::uint64_t steps) {
     const bool above = pages.page_count() - pages.free_pages() > target;
     const bool give = above ? dice.roll(4) != 0 : dice.roll(4) == 0;
     tally.note(give ? give_something(pages, dice) : take_something(pages, dice));
+    if (dice.roll(256) == 0) pages.recount();
   }
   return tally;
 }

@@ -47,6 +47,27 @@ class JudgedPages {
     return extent.has_value();
   }
 
+  /// Pages that are known to hold zeros if there are, at any place.
+  bool allocate_clean(std::uint64_t count, unsigned align_order) {
+    const auto extent = allocator_.allocate({.size = bytes(count),
+                                             .alignment = alignment_of(align_order),
+                                             .contents = Contents::zeros});
+    ACCELMM_CHECK(extent.has_value() == has_place(count, std::uint64_t{1} << align_order));
+    if (extent) {
+      ACCELMM_CHECK(alignment_of(align_order).divides(extent->offset));
+      ACCELMM_CHECK(extent->length == bytes(count));
+      take(*extent);
+    }
+    judge_state();
+    return extent.has_value();
+  }
+
+  /// What is counted anew must agree with what was counted all along.
+  void recount() {
+    ACCELMM_CHECK(allocator_.recount() == 0);
+    judge_state();
+  }
+
   /// Inside [begin, end), at the end that `placement` says, of any lifetime.
   bool allocate_within(std::uint64_t count, unsigned align_order, std::uint64_t begin,
                        std::uint64_t end, Placement placement, Lifetime lifetime) {

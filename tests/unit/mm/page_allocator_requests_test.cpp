@@ -262,5 +262,43 @@ TEST(PageAllocatorRequest, StatisticsTellWholeChunks) {
   EXPECT_EQ(8_MiB, allocator.statistics().whole_chunks);
 }
 
+TEST(PageAllocatorRequest, FindsCleanPagesAmongOthersThatServeAsWell) {
+  auto allocator = make(64_MiB, Contents::zeros);
+  const auto soiled = allocator.allocate({.size = pages(304)}).value();
+  ASSERT_TRUE(allocator.free({soiled.offset, pages(16)}).has_value());
+  // The pages that were freed last lie lower, and are not known to hold zeros.
+  const auto any = allocator.allocate({.size = pages(16)}).value();
+  EXPECT_EQ(pages(16), allocator.first_dirty(any).value().length);
+  for (const std::uint64_t count : {1U, 2U, 16U, 100U, 512U, 700U}) {
+    const auto clean =
+        allocator.allocate({.size = pages(count), .contents = Contents::zeros}).value();
+    EXPECT_EQ(0_B, allocator.first_dirty(clean).value().length) << count;
+  }
+  allocator.validate();
+}
+
+TEST(PageAllocatorRequest, TakesOtherPagesWhereNoneIsClean) {
+  auto allocator = make(4_MiB);
+  const auto first = allocator.allocate({.size = pages(5), .contents = Contents::zeros});
+  EXPECT_EQ(pages(5), first.value().length);
+  EXPECT_EQ(pages(1019),
+            allocator.allocate({.size = pages(1019), .contents = Contents::zeros}).value().length);
+  EXPECT_EQ(Errc::no_memory,
+            allocator.allocate({.size = pages(1), .contents = Contents::zeros}).error().code);
+  allocator.validate();
+}
+
+TEST(PageAllocatorRequest, AskingForCleanPagesSplitsNoFreeSpace) {
+  auto allocator = make(64_MiB, Contents::zeros);
+  // Every other chunk is soiled; together they are still one run.
+  std::vector<Extent> chunks;
+  for (int i = 0; i < 32; ++i)
+    chunks.push_back(allocator.allocate(2_MiB, Alignment(2 << 20)).value());
+  for (std::size_t i = 0; i < chunks.size(); ++i)
+    ASSERT_TRUE(
+        allocator.free(chunks[i], i % 2 == 0 ? Contents::unknown : Contents::zeros).has_value());
+  EXPECT_EQ(64_MiB, allocator.allocate({.size = 64_MiB, .contents = Contents::zeros})->length);
+}
+
 }  // namespace
 }  // namespace accelmm
