@@ -106,12 +106,15 @@ class VaAllocator {
   ///         when all holes of size + alignment bytes are gone, all holes of size bytes are walked.
   [[nodiscard]] Result<Range<DeviceAddr>> allocate(const Request& request);
 
-  /// Takes exactly this interval, without a guard. Addresses in quarantine count as free, and are
-  /// taken at the price of ending all quarantine.
-  /// Errors  invalid_argument: empty, not page-aligned, or outside the range.
-  ///         address_in_use: a byte of it is taken.  no_memory: no room for metadata.
+  /// Takes exactly this interval, and `guard` behind it. Addresses in quarantine count as free, and
+  /// are taken at the price of ending all quarantine.
+  /// Errors  invalid_argument: empty, not page-aligned, or outside the range with its guard; or the
+  ///         guard is 2^30 pages.
+  ///         address_in_use: a byte of it, or of its guard, is taken.
+  ///         no_memory: no room for metadata.
   ///         State unchanged in all cases, but that no_memory may follow on the end of quarantine.
-  [[nodiscard]] Result<Range<DeviceAddr>> allocate_at(Range<DeviceAddr> wanted);
+  [[nodiscard]] Result<Range<DeviceAddr>> allocate_at(Range<DeviceAddr> wanted,
+                                                      ByteCount guard = ByteCount(0));
 
   /// Gives back the whole interval that begins here, and its guard. Never allocates, so that it
   /// cannot fail for want of memory.

@@ -3,6 +3,7 @@
 // Theory. VaSpace keeps the intervals; here requests become wishes, and intervals in use get their
 // meaning: taken (with pages of guard at the end), reserved (an allocator of its own stands behind
 // it), or in quarantine (freed, and in the ring until its turn comes).
+#include "mm/va_quarantine.hpp"
 #include "mm/va_space.hpp"
 
 #include <accelmm/check.hpp>
@@ -35,38 +36,6 @@ struct KeyBegin {
   type operator()(const Reservation& reservation) const { return reservation.begin; }
 };
 using Reservations = intrusive::set<Reservation, intrusive::key_of_value<KeyBegin>>;
-
-/// Where ranges in quarantine begin, the oldest first, in a ring.
-class Ring {
- public:
-  /// Not to be used where ok() is false: there was no memory.
-  explicit Ring(std::size_t capacity)
-      : capacity_(capacity),
-        begins_(capacity == 0 || capacity > max_capacity ? nullptr
-                                                         : new(std::nothrow)
-                                                               std::uint64_t[capacity]) {}
-  [[nodiscard]] bool ok() const { return capacity_ == 0 || begins_ != nullptr; }
-  [[nodiscard]] std::size_t capacity() const { return capacity_; }
-  [[nodiscard]] std::size_t size() const { return size_; }
-  void push(std::uint64_t begin) {
-    ACCELMM_DCHECK(size_ < capacity_);
-    begins_[(first_ + size_++) % capacity_] = begin;
-  }
-  [[nodiscard]] std::uint64_t pop() {
-    ACCELMM_DCHECK(size_ > 0);
-    const std::uint64_t begin = begins_[first_];
-    first_ = (first_ + 1) % capacity_;
-    --size_;
-    return begin;
-  }
-
- private:
-  static constexpr std::size_t max_capacity = std::size_t{1} << 32;
-  std::size_t capacity_;
-  std::size_t first_ = 0;
-  std::size_t size_ = 0;
-  std::unique_ptr<std::uint64_t[]> begins_;
-};
 
 bool is(const mm::VaTree::Spot& spot, DeviceAddr begin, VaUse::Kind kind) {
   return spot.begin() == begin.value() && spot.use().kind() == kind;
@@ -102,6 +71,11 @@ struct VaAllocator::State {
     VaUse use;
   };
   [[nodiscard]] Result<Fit> fit(const Request& request, VaUse::Kind kind);
+  [[nodiscard]] Result<ByteCount> rounded_guard(ByteCount wanted) const;
+  /// Pre: rounded_guard() made it.
+  [[nodiscard]] VaUse taken_with(ByteCount behind) const {
+    return {VaUse::Kind::taken, static_cast<std::uint32_t>(behind.value() >> page.log2())};
+  }
   [[nodiscard]] std::optional<std::uint64_t> find_place(const mm::Wish& wish,
                                                         const Request& request);
   [[nodiscard]] std::optional<std::uint64_t> follow_hint(const mm::Wish& wish, DeviceAddr hint);
@@ -123,7 +97,7 @@ struct VaAllocator::State {
   ByteCount guard;
   std::uint64_t quarantine_bytes;
   mm::VaSpace space;
-  Ring ring;
+  mm::VaQuarantine ring;
   Reservations reservations;
 };
 
@@ -147,6 +121,13 @@ std::optional<std::uint64_t> VaAllocator::State::find_place(const mm::Wish& wish
   return space.find_best(wish);
 }
 
+Result<ByteCount> VaAllocator::State::rounded_guard(ByteCount wanted) const {
+  const auto behind = round_up(wanted, page);
+  if (!behind || behind->value() >> page.log2() > VaUse::max_detail)
+    return fail(Errc::invalid_argument, "guard is too long");
+  return behind;
+}
+
 Result<VaAllocator::State::Fit> VaAllocator::State::fit(const Request& request, VaUse::Kind kind) {
   if (request.size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
   if (request.phase >= ByteCount(request.alignment.value()) || !page.divides(request.phase))
@@ -157,9 +138,8 @@ Result<VaAllocator::State::Fit> VaAllocator::State::fit(const Request& request, 
     return fail(Errc::invalid_argument, "no pages of the range to look in");
   const auto size = round_up(request.size, page);
   const ByteCount least = kind == VaUse::Kind::taken ? guard : ByteCount(0);
-  const auto behind = round_up(std::max(request.guard, least), page);
-  const std::uint64_t guard_pages = behind ? behind->value() >> page.log2() : ~std::uint64_t{0};
-  if (guard_pages > VaUse::max_detail) return fail(Errc::invalid_argument, "guard is too long");
+  const auto behind = rounded_guard(std::max(request.guard, least));
+  if (!behind) return fail(behind.error());
   if (!size || size->value() > ~std::uint64_t{0} - behind->value())
     return fail(Errc::no_memory, "fewer bytes are free");
   const mm::Wish wish{.length = size->value() + behind->value(),
@@ -174,7 +154,7 @@ Result<VaAllocator::State::Fit> VaAllocator::State::fit(const Request& request, 
   if (!begin && end_quarantine()) begin = find_place(wish, request);
   if (!begin) return fail(Errc::no_memory, "no hole fits");
   return Fit{.piece = {*begin, *begin + wish.length},
-             .use = VaUse(kind, static_cast<std::uint32_t>(guard_pages))};
+             .use = kind == VaUse::Kind::taken ? taken_with(*behind) : VaUse(kind, 0)};
 }
 
 Result<void> VaAllocator::State::vacate(Range<DeviceAddr> wanted) {
@@ -298,9 +278,18 @@ Result<Range<DeviceAddr>> VaAllocator::allocate(const Request& request) {
   return state_->take(fit->piece, fit->use);
 }
 
-Result<Range<DeviceAddr>> VaAllocator::allocate_at(Range<DeviceAddr> wanted) {
-  if (const auto vacant = state_->vacate(wanted); !vacant) return fail(vacant.error());
-  return state_->take({wanted.begin.value(), wanted.end.value()}, VaUse(VaUse::Kind::taken, 0));
+Result<Range<DeviceAddr>> VaAllocator::allocate_at(Range<DeviceAddr> wanted, ByteCount guard) {
+  State& state = *state_;
+  const auto behind = state.rounded_guard(guard);
+  if (!behind) return fail(behind.error());
+  Range<DeviceAddr> whole = wanted;
+  if (!wanted.empty() && state.range.contains(wanted)) {
+    if (*behind > state.range.end - wanted.end)
+      return fail(Errc::invalid_argument, "guard lies outside the range");
+    whole.end += *behind;
+  }
+  if (const auto vacant = state.vacate(whole); !vacant) return fail(vacant.error());
+  return state.take({whole.begin.value(), whole.end.value()}, state.taken_with(*behind));
 }
 
 Result<void> VaAllocator::free(DeviceAddr begin) {

@@ -54,7 +54,8 @@ bool take_something(JudgedIntervals& intervals, Dice& dice, std::uint64_t large)
     case 2:
     case 3:
     case 4:
-      return intervals.allocate_at(roll_page(intervals, dice), dice.roll(16) == 0 ? 0 : ask.count);
+      return intervals.allocate_at(roll_page(intervals, dice), dice.roll(16) == 0 ? 0 : ask.count,
+                                   ask.guard);
     case 5:
     case 6:
       if (JudgedIntervals* pieces = intervals.reservation_from(roll_page(intervals, dice)))

@@ -67,12 +67,12 @@ class JudgedIntervals {
     return allocate({.count = count, .alignment = alignment, .phase = phase});
   }
   /// The interval may be empty, taken, or outside.
-  bool allocate_at(std::uint64_t first, std::uint64_t count) {
-    return obtain_at(first, count, Kind::taken) != nullptr;
+  bool allocate_at(std::uint64_t first, std::uint64_t count, std::uint64_t guard = 0) {
+    return obtain_at(first, count, guard, Kind::taken) != nullptr;
   }
   bool reserve(const Ask& ask) { return adopt(obtain(ask, Kind::reserved)); }
   bool reserve_at(std::uint64_t first, std::uint64_t count) {
-    return adopt(obtain_at(first, count, Kind::reserved));
+    return adopt(obtain_at(first, count, 0, Kind::reserved));
   }
 
   bool free(std::uint64_t first) {
@@ -332,18 +332,21 @@ class JudgedIntervals {
     return &take(first, ask.count, guard, kind);
   }
 
-  const Used::value_type* obtain_at(std::uint64_t first, std::uint64_t count, Kind kind) {
-    const bool inside = count > 0 && begin_ <= first && first + count <= end_;
+  const Used::value_type* obtain_at(std::uint64_t first, std::uint64_t count, std::uint64_t guard,
+                                    Kind kind) {
+    const bool inside = count > 0 && begin_ <= first && first + count + guard <= end_;
     bool vacant = inside;
     bool quarantined = false;
     for (const auto& [other, interval] : used_) {
-      if (other >= first + count || other + interval.pages() <= first) continue;
+      if (other >= first + count + guard || other + interval.pages() <= first) continue;
       quarantined = quarantined || interval.kind == Kind::quarantined;
       vacant = vacant && interval.kind == Kind::quarantined;
     }
     const auto wanted = range(first, first + count);
-    const auto got =
-        kind == Kind::taken ? allocator_->allocate_at(wanted) : allocator_->reserve_at(wanted);
+    // A guard is rounded up to whole pages.
+    const ByteCount behind(guard == 0 ? 0 : guard * page_bytes - 1);
+    const auto got = kind == Kind::taken ? allocator_->allocate_at(wanted, behind)
+                                         : allocator_->reserve_at(wanted);
     ACCELMM_CHECK(got.has_value() == vacant);
     if (!got) {
       ACCELMM_CHECK(got.error().code == (inside ? Errc::address_in_use : Errc::invalid_argument));
@@ -352,7 +355,7 @@ class JudgedIntervals {
     }
     ACCELMM_CHECK(*got == wanted);
     if (quarantined) retire_all();
-    return &take(first, count, 0, kind);
+    return &take(first, count, guard, kind);
   }
 
   const Used::value_type& take(std::uint64_t first, std::uint64_t count, std::uint64_t guard,

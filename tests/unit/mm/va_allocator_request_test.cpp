@@ -315,5 +315,30 @@ TEST(VaAllocatorRequest, StatisticsTellTheLongestRequestsThatWouldSucceed) {
   EXPECT_LT(0_B, allocator.metadata());
 }
 
+TEST(VaAllocatorRequest, TakesAForcedAddressWithAGuardBehindIt) {
+  auto allocator = VaAllocator::create(range(0x10000, 0x80000), page).value();
+  ASSERT_EQ(range(0x20000, 0x30000),
+            allocator.allocate_at(range(0x20000, 0x30000), ByteCount(0x1800)).value());
+  EXPECT_EQ(ByteCount(0x2000), allocator.statistics().guard);
+  EXPECT_EQ(Errc::address_in_use, allocator.allocate_at(range(0x31000, 0x32000)).error().code);
+  EXPECT_TRUE(allocator.allocate_at(range(0x32000, 0x33000)).has_value());
+  // Its guard is taken, it is not.
+  EXPECT_EQ(Errc::address_in_use,
+            allocator.allocate_at(range(0x31000, 0x32000), 4_KiB).error().code);
+  EXPECT_EQ(Errc::address_in_use,
+            allocator.allocate_at(range(0x1e000, 0x20000), 4_KiB).error().code);
+  EXPECT_EQ(Errc::invalid_argument,
+            allocator.allocate_at(range(0x7e000, 0x80000), 4_KiB).error().code);
+  EXPECT_EQ(Errc::invalid_argument,
+            allocator.allocate_at(range(0x40000, 0x40000), 4_KiB).error().code);
+  EXPECT_EQ(
+      Errc::invalid_argument,
+      allocator.allocate_at(range(0x40000, 0x41000), ByteCount(~std::uint64_t{0})).error().code);
+  EXPECT_TRUE(allocator.free(DeviceAddr(0x20000)).has_value());
+  EXPECT_EQ(ByteCount(0), allocator.statistics().guard);
+  EXPECT_TRUE(allocator.allocate_at(range(0x20000, 0x32000)).has_value());
+  allocator.validate();
+}
+
 }  // namespace
 }  // namespace accelmm
