@@ -208,6 +208,22 @@ void add_our_row(const std::string& work, const std::string& who,
   })->UseManualTime();
 }
 
+// No allocator at all: what handing the batches over costs alone.
+struct NoAllocator {
+  using Piece = Extent;
+  std::uint64_t next = 0;
+
+  [[nodiscard]] bool take(std::uint64_t size, Piece& piece) {
+    piece = {RegionOffset(next), ByteCount(size)};
+    next += size;
+    return true;
+  }
+  [[nodiscard]] bool give(const Piece& piece) {
+    benchmark::DoNotOptimize(piece);
+    return piece.length.value() != 0;
+  }
+};
+
 const bool registered = [] {
   const auto manual = [](auto* row) { row->UseManualTime(); };
   add_our_row("page-two-threads", "ours", threads_own_pages<2, PageSubject&>);
@@ -220,6 +236,9 @@ const bool registered = [] {
       manual, Threads::several);
   add_our_row("page-remote-free", "ours", remote_free<PageSubject&>);
   add_our_row("page-remote-free", "ours-local-free", local_free<PageSubject&>);
+  add_row("page-remote-free", "limit:handing-over", [](benchmark::State& state) {
+    remote_free(state, NoAllocator{});
+  })->UseManualTime();
   add_malloc_rows(
       "page-remote-free",
       [](benchmark::State& state, MallocSubject&& subject) {

@@ -101,8 +101,11 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
       break;
   }
   if (map.kind(c) != ChunkMap::Kind::partial) return free_run({page, page + 1}, Contents::unknown);
-  if (!map.is_allocated(page)) return fail(Errc::invalid_argument, not_allocated);
-  map.soil_page(page);
+  if (map.is_clean(page)) {
+    // Of a page that is free already nothing may be forgotten.
+    if (!map.is_allocated(page)) return fail(Errc::invalid_argument, not_allocated);
+    map.soil_page(page);
+  }
   if (!map.free_page(page)) return fail(Errc::invalid_argument, not_allocated);
   map.touch(c);
   space.leases().count_free();
