@@ -51,7 +51,18 @@ void step(JudgedPages& pages, std::uint8_t operation, std::uint8_t argument) {
       return;
     }
     default:
-      pages.allocate(512, 9);
+      // Whole chunks of their own, clean pages, and a count of everything.
+      switch (operation / 8 % 4) {
+        case 0:
+        case 1:
+          pages.allocate(512, 9);
+          return;
+        case 2:
+          pages.allocate_clean(length_of(argument), 0);
+          return;
+        default:
+          pages.recount();
+      }
   }
 }
 
