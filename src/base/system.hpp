@@ -22,8 +22,9 @@
 namespace accelmm::sys {
 
 // --- memory ---
-/// A new memfd with MFD_CLOEXEC | MFD_ALLOW_SEALING, truncated to `size`.
-[[nodiscard]] Result<UniqueFd> memfd_create(const char* name, ByteCount size);
+/// A new memfd with MFD_CLOEXEC | MFD_ALLOW_SEALING | extra_flags, truncated to `size`.
+[[nodiscard]] Result<UniqueFd> memfd_create(const char* name, ByteCount size,
+                                            unsigned extra_flags = 0);
 [[nodiscard]] Result<void> add_seals(FdView fd, int seals);
 [[nodiscard]] Result<int> get_seals(FdView fd);
 [[nodiscard]] Result<std::byte*> mmap(void* address, ByteCount length, int prot, int flags,
@@ -31,6 +32,21 @@ namespace accelmm::sys {
 /// Cannot fail for ranges that mmap returned; checked.
 void munmap(std::byte* address, ByteCount length) noexcept;
 [[nodiscard]] Result<void> madvise(std::byte* address, ByteCount length, int advice);
+/// Makes pages and maps them writable: MADV_POPULATE_WRITE. What would be a SIGBUS is EFAULT.
+/// Errors  invalid_argument: kernel before 5.14.
+[[nodiscard]] Result<void> populate(std::byte* address, ByteCount length);
+/// mbind(2) with one word of nodes; `mode` is MPOL_*.
+[[nodiscard]] Result<void> mbind(std::byte* address, ByteCount length, int mode,
+                                 std::uint64_t nodes);
+/// mlock2(2) with MLOCK_ONFAULT: what is there stays there, and what comes.
+[[nodiscard]] Result<void> lock_on_fault(std::byte* address, ByteCount length);
+/// move_pages(2) that moves nothing: the node of the page at each address, or a negative errno.
+/// Pre     as many nodes as pages.
+[[nodiscard]] Result<void> nodes_of_pages(std::span<void*> pages, std::span<int> nodes);
+/// Whether the page at `address`, as this process maps it, is part of a huge page; false where none
+/// is mapped. `pagemap` is /proc/self/pagemap.
+/// Errors  unknown_ioctl: kernel before 6.7.
+[[nodiscard]] Result<bool> is_huge_page(FdView pagemap, const std::byte* address);
 
 // --- files ---
 [[nodiscard]] Result<UniqueFd> open(const std::string& path, int flags, mode_t mode = 0);
@@ -46,6 +62,8 @@ void munmap(std::byte* address, ByteCount length) noexcept;
 [[nodiscard]] Result<void> chmod(const std::string& path, mode_t mode);
 [[nodiscard]] Result<void> chown(const std::string& path, uid_t uid, gid_t gid);
 [[nodiscard]] Result<void> set_nonblocking(FdView fd);
+/// lseek(2): `whence` is SEEK_DATA or SEEK_HOLE.
+[[nodiscard]] Result<std::uint64_t> seek(FdView fd, std::uint64_t offset, int whence);
 /// {read end, write end}, non-blocking.
 struct Pipe {
   UniqueFd reader;

@@ -102,6 +102,13 @@ Result<std::size_t> write(FdView fd, std::span<const std::byte> from) {
   return static_cast<std::size_t>(count);
 }
 
+Result<std::uint64_t> seek(FdView fd, std::uint64_t offset, int whence) {
+  const auto from = static_cast<off_t>(offset);
+  const off_t found = system_call("seek", [=] { return ::lseek(fd.get(), from, whence); });
+  if (found < 0) return fail_errno(errno, "seeking in a file failed");
+  return static_cast<std::uint64_t>(found);
+}
+
 Result<UniqueFd> eventfd() {
   UniqueFd fd(system_call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }));
   if (!fd.valid()) return fail_errno(errno, "eventfd failed");

@@ -18,8 +18,8 @@ namespace {
 // headers lack it.
 constexpr unsigned memfd_noexec_seal = 0x0008;
 
-int create_unsized_memfd(const char* name) noexcept {
-  constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+int create_unsized_memfd(const char* name, unsigned extra_flags) noexcept {
+  const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | extra_flags;
   const int fd = ::memfd_create(name, flags | memfd_noexec_seal);
   if (fd >= 0 || errno != EINVAL) return fd;
   return ::memfd_create(name, flags);
@@ -27,10 +27,10 @@ int create_unsized_memfd(const char* name) noexcept {
 
 }  // namespace
 
-Result<UniqueFd> memfd_create(const char* name, ByteCount size) {
+Result<UniqueFd> memfd_create(const char* name, ByteCount size, unsigned extra_flags) {
   if (size.value() > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max()))
     return fail(Errc::overflow, "memfd larger than a file can be");
-  UniqueFd fd(system_call("memfd_create", [name] { return create_unsized_memfd(name); }));
+  UniqueFd fd(system_call("memfd_create", [=] { return create_unsized_memfd(name, extra_flags); }));
   if (!fd.valid()) return fail_errno(errno, "memfd_create failed");
   const auto length = static_cast<off_t>(size.value());
   if (system_call("ftruncate", [&] { return ::ftruncate(fd.get(), length); }) != 0)

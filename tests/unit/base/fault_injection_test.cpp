@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace accelmm {
 namespace {
@@ -71,7 +72,13 @@ class EveryWrapper {
         {"add_seals", [=] { return error_of(sys::add_seals(fd, F_SEAL_GROW)); }},
         {"get_seals", [=] { return error_of(sys::get_seals(fd)); }},
         {"mmap", [=] { return error_of(sys::mmap(nullptr, 4_KiB, PROT_READ, MAP_SHARED, fd, 0)); }},
-        {"madvise", [] { return error_of(sys::madvise(nullptr, 0_B, MADV_NORMAL)); }}};
+        {"madvise", [] { return error_of(sys::madvise(nullptr, 0_B, MADV_NORMAL)); }},
+        {"populate", [] { return error_of(sys::populate(nullptr, 0_B)); }},
+        {"mbind", [] { return error_of(sys::mbind(nullptr, 0_B, 0, 0)); }},
+        {"lock_on_fault", [] { return error_of(sys::lock_on_fault(nullptr, 0_B)); }},
+        {"nodes_of_pages", [] { return error_of(sys::nodes_of_pages({}, {})); }},
+        {"is_huge_page", [=] { return error_of(sys::is_huge_page(fd, nullptr)); }},
+        {"seek", [=] { return error_of(sys::seek(fd, 0, SEEK_HOLE)); }}};
   }
   std::vector<Call> file_calls() {
     const FdView fd = memfd_.view();
