@@ -189,6 +189,37 @@ enum {
   ACCELMM_ALLOC_CPU_VISIBLE = 1 << 1,  /* device memory: can be mapped by the CPU and exported */
   ACCELMM_ALLOC_CPU_READ_ONLY = 1 << 2 /* writable to nobody but the driver process */
 };
+
+/* How host memory is wanted; what is 0 is as the driver process prefers. */
+enum {
+  ACCELMM_PAGES_DEFAULT = 0,     /* as the driver process prefers */
+  ACCELMM_PAGES_BASE = 1,        /* the host's smallest */
+  ACCELMM_PAGES_TRANSPARENT = 2, /* huge where the kernel finds some */
+  ACCELMM_PAGES_HUGE_2M = 3,     /* of the kernel's pool of 2 MiB pages */
+  ACCELMM_PAGES_HUGE_1G = 4,     /* of the kernel's pool of 1 GiB pages */
+};
+enum {
+  ACCELMM_NODES_ANY = 0,
+  ACCELMM_NODES_PREFERRED = 1,  /* these first, others when they are full */
+  ACCELMM_NODES_BIND = 2,       /* these and no others */
+  ACCELMM_NODES_INTERLEAVE = 3, /* in turn on each of these */
+};
+enum {
+  ACCELMM_BACKING_EXACT = 1 << 0,        /* what cannot be had is an error, not the next best */
+  ACCELMM_BACKING_LOCK = 1 << 1,         /* not to be swapped out */
+  ACCELMM_BACKING_NO_DUMP = 1 << 2,      /* not in core dumps of the driver process */
+  ACCELMM_BACKING_ZERO_ON_FREE = 1 << 3, /* cleared before it goes back to the kernel */
+  ACCELMM_BACKING_PREFAULT = 1 << 4,     /* all pages at once; ALLOC does not wait for them */
+  ACCELMM_BACKING_IMPORTABLE = 1 << 5,   /* kernel drivers and other driver processes can import it */
+};
+struct accelmm_backing_request {
+  __u32 pages;     /* ACCELMM_PAGES_* */
+  __u32 node_rule; /* ACCELMM_NODES_* */
+  __u64 nodes;     /* bit n: node n; 0 exactly if the rule is ANY */
+  __u32 flags;     /* ACCELMM_BACKING_* */
+  __u32 reserved;
+};
+
 struct accelmm_alloc {
   __u64 size; /* in: bytes, > 0; out: rounded up to pages */
   __u32 domain;
@@ -297,6 +328,37 @@ struct accelmm_event {
   __u32 lost;   /* events dropped before this one because nobody read */
 };
 
+/* --- how memory was made --- */
+enum {
+  ACCELMM_PREFAULT_NONE = 0, /* not asked for, or refused */
+  ACCELMM_PREFAULT_RUNNING = 1,
+  ACCELMM_PREFAULT_DONE = 2,
+  ACCELMM_PREFAULT_FAILED = 3, /* refused_prefault says why; what is there stays */
+};
+/* What became of an accelmm_backing_request. EOPNOTSUPP: memory without a file. */
+struct accelmm_backing {
+  __u64 handle;
+  __u64 deadline_ns;     /* in: CLOCK_MONOTONIC, how long to wait for a prefault; 0 only asks */
+  __u32 pages;           /* out, as all that follows: ACCELMM_PAGES_*, what was taken */
+  __u32 prefault;        /* ACCELMM_PREFAULT_* */
+  __u64 page_size;       /* bytes of the largest page that this kind has */
+  __u64 populated;       /* bytes that the kernel has taken for it, in memory or in swap */
+  __u64 prefaulted;      /* bytes that were made at once so far */
+  __u64 locked;          /* bytes */
+  __u64 nodes;           /* bit n: a sampled page is on node n */
+  __u32 samples;         /* pages looked at, evenly over the buffer */
+  __u32 samples_present; /* of these: mapped in the driver process */
+  __u32 samples_huge;    /* of these: in a huge page */
+  __s32 refused_pages;   /* 0, or the negative errno of what could not be had */
+  __s32 refused_nodes;
+  __s32 refused_lock;
+  __s32 refused_dump;
+  __s32 refused_prefault;
+  __s32 refused_sample;
+  __u32 reserved;
+};
+#define ACCELMM_IOCTL_BACKING ACCELMM_IOWR(0x0b, struct accelmm_backing)
+
 #ifdef __cplusplus
 } /* extern "C" */
 
@@ -308,6 +370,7 @@ static_assert(sizeof(struct accelmm_info_device) == 128, "wire format");
 static_assert(sizeof(struct accelmm_info_usage) == 128, "wire format");
 static_assert(sizeof(struct accelmm_info_session) == 80, "wire format");
 static_assert(sizeof(struct accelmm_info_fault) == 48, "wire format");
+static_assert(sizeof(struct accelmm_backing_request) == 24, "wire format");
 static_assert(sizeof(struct accelmm_alloc) == 24, "wire format");
 static_assert(sizeof(struct accelmm_free) == 8, "wire format");
 static_assert(sizeof(struct accelmm_map_cpu) == 40, "wire format");
@@ -320,6 +383,7 @@ static_assert(sizeof(struct accelmm_wait) == 24, "wire format");
 static_assert(sizeof(struct accelmm_events) == 8, "wire format");
 static_assert(sizeof(struct accelmm_watch) == 16, "wire format");
 static_assert(sizeof(struct accelmm_event) == 24, "wire format");
+static_assert(sizeof(struct accelmm_backing) == 104, "wire format");
 #endif
 
 #endif /* ACCELMM_UAPI_H */

@@ -2,6 +2,7 @@
 #include "mm/backing/memory_window.hpp"
 
 #include "base/system.hpp"
+#include "mm/backing/huge_pages.hpp"
 #include "mm/backing/word_copy.hpp"
 
 #include <accelmm/check.hpp>
@@ -28,6 +29,14 @@ namespace {
 
 Alignment host_page() {
   return Alignment(host_page_size().value());
+}
+
+// Where a window begins: huge pages lie only at multiples of their size, so that extents aligned in
+// the region must be so in memory. A larger window pays for it with addresses.
+Alignment window_alignment(ByteCount size) {
+  for (const PageSize pages : {PageSize::huge_1g, PageSize::huge_2m})
+    if (size.value() >= largest_page(pages).value()) return largest_page(pages);
+  return host_page();
 }
 
 int protection_for(Access access) {
@@ -59,13 +68,18 @@ Result<MemoryWindow> MemoryWindow::create(ByteCount size, Backdrop backdrop) {
   if (size == ByteCount() || !host_page().divides(size))
     return fail(Errc::invalid_argument, "size of a window is not whole pages");
   const ByteCount guard = host_page_size();
-  if (size.value() > UINT64_MAX - 2 * guard.value())
+  const Alignment alignment = window_alignment(size);
+  const ByteCount around = guard + guard + ByteCount(alignment.value() - host_page().value());
+  if (size.value() > UINT64_MAX - around.value())
     return fail(Errc::overflow, "window larger than 64 bits of addresses");
   std::unique_ptr<Places> places(new (std::nothrow) Places);
   if (!places) return fail(Errc::no_memory, "no memory for a window");
-  auto addresses = Mapping::reserve(size + guard + guard);
+  auto addresses = Mapping::reserve(size + around);
   if (!addresses) return fail(addresses.error());
-  std::byte* const base = addresses->bytes().data() + guard.value();
+  std::byte* const lowest = addresses->bytes().data() + guard.value();
+  const std::uint64_t misaligned =
+      reinterpret_cast<std::uintptr_t>(lowest) & (alignment.value() - 1);
+  std::byte* const base = lowest + (misaligned == 0 ? 0 : alignment.value() - misaligned);
   MemoryWindow window(std::move(*addresses), base, size, backdrop, std::move(places));
   if (backdrop == Backdrop::zero) {
     const Extent all{RegionOffset(), size};

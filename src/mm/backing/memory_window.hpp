@@ -53,7 +53,8 @@ enum class Removal : std::uint8_t {
 ///           reaches a neighbour and never stops the process.
 class MemoryWindow {
  public:
-  /// Takes the addresses. A zero backdrop takes no memory until it is written.
+  /// Takes the addresses, at a multiple of the largest huge page that is no larger than the window.
+  /// A zero backdrop takes no memory until it is written.
   /// Errors  invalid_argument: size is 0 or not whole pages.  overflow.  Any value of mmap(2),
   /// madvise(2).
   [[nodiscard]] static Result<MemoryWindow> create(ByteCount size, Backdrop backdrop);
@@ -133,7 +134,7 @@ class MemoryWindow {
   [[nodiscard]] std::optional<Extent> take_stuck(RegionOffset position) noexcept;
   [[nodiscard]] Removal finish_removal(Extent extent) noexcept;
 
-  Mapping addresses_;  // the window between two pages that are never accessible
+  Mapping addresses_;  // the window between addresses, at least a page, that are never accessible
   std::byte* base_;
   ByteCount size_;
   Backdrop backdrop_;

@@ -3,11 +3,13 @@
 
 #include "base/mapping.hpp"
 #include "base/system.hpp"
+#include "mm/backing/huge_pages.hpp"
 
 #include <accelmm/check.hpp>
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
 
 namespace accelmm {
@@ -49,12 +51,33 @@ Result<Access> mappable_access(FdView fd, int seals) {
   }
 }
 
+unsigned pool_flags(PageSize pages) {
+  switch (pages) {
+    case PageSize::huge_2m:
+      return MFD_HUGETLB | MFD_HUGE_2MB;
+    case PageSize::huge_1g:
+      return MFD_HUGETLB | MFD_HUGE_1GB;
+    default:
+      return 0;
+  }
+}
+
+Result<UniqueFd> create_file(const char* name, ByteCount size, PageSize pages) {
+  if (!is_hugetlb(pages)) return sys::memfd_create(name, size);
+  auto fd = sys::memfd_create(name, size, pool_flags(pages));
+  // ENODEV: no pages of this size.  ENOSYS, EINVAL: no huge pages at all, or none in memory files.
+  if (!fd && (fd.error().code == Errc::no_device || fd.error().code == Errc::invalid_argument ||
+              fd.error().code == static_cast<Errc>(ENOSYS)))
+    return fail(Errc::not_supported, "the kernel has no huge pages of this size");
+  return fd;
+}
+
 }  // namespace
 
-Result<SealedMemfd> SealedMemfd::create(const char* name, ByteCount size) {
-  if (!is_whole_pages(size))
+Result<SealedMemfd> SealedMemfd::create(const char* name, ByteCount size, PageSize pages) {
+  if (!is_whole_pages(size) || (is_hugetlb(pages) && !largest_page(pages).divides(size)))
     return fail(Errc::invalid_argument, "size of a memory file is not whole pages");
-  auto fd = sys::memfd_create(name, size);
+  auto fd = create_file(name, size, pages);
   if (!fd) return fail(fd.error());
   if (const auto sealed = sys::add_seals(fd->view(), F_SEAL_SHRINK | F_SEAL_GROW); !sealed)
     return fail(sealed.error());

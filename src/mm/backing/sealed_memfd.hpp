@@ -2,6 +2,7 @@
 #pragma once
 
 #include <accelmm/access.hpp>
+#include <accelmm/backing.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
 #include <accelmm/units.hpp>
@@ -37,10 +38,14 @@ struct FileIdentity {
 class SealedMemfd {
  public:
   /// Makes a file of zeroes that can neither shrink nor grow.
-  /// `name`  shown in /proc/<pid>/maps, at most 249 bytes.
-  /// Errors  invalid_argument: size is 0 or not whole pages.  Any value of memfd_create(2),
-  /// ftruncate(2).
-  [[nodiscard]] static Result<SealedMemfd> create(const char* name, ByteCount size);
+  /// `name`   shown in /proc/<pid>/maps, at most 249 bytes.
+  /// `pages`  huge_2m or huge_1g: of the kernel's pool, whose pages are taken when it is placed.
+  ///          The invariant holds for such a file once its pages are there, and as long as nobody
+  ///          who can write to it punches a hole. Others: of ordinary pages.
+  /// Errors  invalid_argument: size is 0 or not whole pages of the kind.  not_supported: the
+  ///         kernel has no pages of that size.  Any value of memfd_create(2), ftruncate(2).
+  [[nodiscard]] static Result<SealedMemfd> create(const char* name, ByteCount size,
+                                                  PageSize pages = PageSize::base);
 
   /// Takes a descriptor from outside, if it is a memory file of fixed size. It is closed on
   /// failure. Errors  not_supported: not a memory file at all, or one of huge pages, or one that

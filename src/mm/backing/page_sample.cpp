@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mm/backing/page_sample.hpp"
+
+#include "base/mapping.hpp"
+#include "base/system.hpp"
+
+#include <accelmm/check.hpp>
+
+#include <algorithm>
+#include <array>
+
+#include <fcntl.h>
+
+namespace accelmm {
+
+namespace {
+
+constexpr std::size_t most_samples = 64;
+using Pages = std::array<void*, most_samples>;
+using Nodes = std::array<int, most_samples>;
+
+// The first page of each of so many equal pieces.
+std::size_t choose_pages(std::span<std::byte> place, Pages& pages) {
+  const std::size_t page = host_page_size().value();
+  const std::size_t all = place.size() / page;
+  const std::size_t count = std::min(all, most_samples);
+  for (std::size_t i = 0; i < count; ++i)
+    // all / count and all % count apart, so that nothing overflows.
+    pages[i] = place.data() + (all / count * i + all % count * i / count) * page;
+  return count;
+}
+
+void count_huge_pages(std::span<void* const> pages, std::span<const int> nodes,
+                      SampledPages& sampled) {
+  const auto pagemap = sys::open("/proc/self/pagemap", O_RDONLY);
+  if (!pagemap) {
+    sampled.refused = pagemap.error().code;
+    return;
+  }
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    if (nodes[i] < 0) continue;
+    const auto huge = sys::is_huge_page(pagemap->view(), static_cast<std::byte*>(pages[i]));
+    if (!huge) {
+      sampled.refused = huge.error().code;
+      return;
+    }
+    if (*huge) ++sampled.sample.huge;
+  }
+}
+
+}  // namespace
+
+SampledPages sample_pages(std::span<std::byte> place) {
+  ACCELMM_CHECK(!place.empty());
+  Pages pages;
+  Nodes nodes;
+  nodes.fill(-ENOENT);
+  const std::size_t count = choose_pages(place, pages);
+  SampledPages sampled;
+  const auto asked = std::span(nodes).first(count);
+  if (const auto told = sys::nodes_of_pages(std::span(pages).first(count), asked); !told) {
+    sampled.refused = told.error().code;
+    return sampled;
+  }
+  sampled.sample.taken = static_cast<std::uint32_t>(count);
+  for (const int node : asked) {
+    if (node < 0) continue;
+    ++sampled.sample.present;
+    if (node < 64) sampled.sample.nodes.bits |= std::uint64_t{1} << node;
+  }
+  count_huge_pages(std::span(pages).first(count), asked, sampled);
+  return sampled;
+}
+
+}  // namespace accelmm
