@@ -2,6 +2,7 @@
 #pragma once
 
 #include <accelmm/access.hpp>
+#include <accelmm/backing.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
 #include <accelmm/uapi.h>
@@ -38,6 +39,7 @@ struct BufferOptions {
   Domain domain = Domain::host;
   Layout layout = Layout::paged;
   CpuVisibility cpu = CpuVisibility::by_domain;
+  BackingRequest backing = {};  ///< host memory only
 };
 
 /// A position inside one buffer.
@@ -217,6 +219,12 @@ class Buffer {
   ///         cannot be shared as asked.
   [[nodiscard]] Result<Export> export_view() const;
   [[nodiscard]] Result<Export> export_view(BufferRange range) const;
+
+  /// What was had of the backing that was asked for. Waits for a prefault that is under way, until
+  /// it ends or the deadline passes (nanoseconds of CLOCK_MONOTONIC; 0 only asks).
+  /// Errors  not_supported: device memory.  invalid_argument: freed meanwhile.  over_quota: too
+  ///         many calls wait.
+  [[nodiscard]] Result<BackingReport> backing(std::uint64_t deadline_ns = 0) const;
 
  private:
   friend class Client;

@@ -75,7 +75,8 @@ class Client {
   // --- buffers (compute nodes; control nodes answer unknown_ioctl) ---
   /// Allocates at least `size` bytes, rounded up to pages, all zero.
   /// Errors  invalid_argument: no bytes, or options that contradict each other.  no_memory.
-  ///         over_quota.
+  ///         over_quota.  If the backing must be exact, what it cannot be: not_permitted,
+  ///         not_supported, no_memory (a pool is empty), over_quota (locked memory).
   [[nodiscard]] Result<Buffer> allocate(ByteCount size, BufferOptions options = {}) const;
   /// Makes a buffer of what someone exported; the descriptors stay the caller's.
   /// Errors  invalid_argument: no pieces, too many, or a memfd that is not sealed.  over_quota.

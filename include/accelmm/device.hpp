@@ -46,7 +46,9 @@ struct Quota {
   std::uint32_t buffers =
       16384;  ///< a process holds some 20 000 memfds (RLIMIT_NOFILE, vm.max_map_count)
   std::uint32_t mappings = 65536;
-  std::uint32_t waits = 256;  ///< pending WAIT and WATCH calls
+  std::uint32_t waits = 256;  ///< pending WAIT, WATCH and BACKING calls
+  ByteCount locked =
+      ByteCount(std::uint64_t{64} << 20);  ///< of the bytes, those that may not be swapped out
 };
 
 /// What a driver says about its device when it registers it.

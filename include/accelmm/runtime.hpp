@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/backing.hpp>
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
 #include <accelmm/node.hpp>
@@ -18,6 +19,10 @@ struct RuntimeOptions {
   std::string directory;
   /// Address space reserved for host buffers; costs nothing until buffers are placed in it.
   ByteCount host_window = ByteCount(std::uint64_t{64} << 30);
+  /// How host buffers are made where their sessions leave it open.
+  BackingRequest host_backing = {};
+  /// What sessions may have of huge pages.
+  BackingPolicy backing_policy = {};
 };
 
 /// A driver process: its devices, their nodes, and the thread that serves them from create() on.

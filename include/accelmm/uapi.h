@@ -210,7 +210,7 @@ enum {
   ACCELMM_BACKING_NO_DUMP = 1 << 2,      /* not in core dumps of the driver process */
   ACCELMM_BACKING_ZERO_ON_FREE = 1 << 3, /* cleared before it goes back to the kernel */
   ACCELMM_BACKING_PREFAULT = 1 << 4,     /* all pages at once; ALLOC does not wait for them */
-  ACCELMM_BACKING_IMPORTABLE = 1 << 5,   /* kernel drivers and other driver processes can import it */
+  ACCELMM_BACKING_IMPORTABLE = 1 << 5, /* kernel drivers and other driver processes can import it */
 };
 struct accelmm_backing_request {
   __u32 pages;     /* ACCELMM_PAGES_* */
@@ -224,7 +224,8 @@ struct accelmm_alloc {
   __u64 size; /* in: bytes, > 0; out: rounded up to pages */
   __u32 domain;
   __u32 flags;
-  __u64 handle; /* out */
+  __u64 handle;                           /* out */
+  struct accelmm_backing_request backing; /* device memory: all 0 */
 };
 #define ACCELMM_IOCTL_ALLOC ACCELMM_IOWR(0x01, struct accelmm_alloc)
 
@@ -371,7 +372,7 @@ static_assert(sizeof(struct accelmm_info_usage) == 128, "wire format");
 static_assert(sizeof(struct accelmm_info_session) == 80, "wire format");
 static_assert(sizeof(struct accelmm_info_fault) == 48, "wire format");
 static_assert(sizeof(struct accelmm_backing_request) == 24, "wire format");
-static_assert(sizeof(struct accelmm_alloc) == 24, "wire format");
+static_assert(sizeof(struct accelmm_alloc) == 48, "wire format");
 static_assert(sizeof(struct accelmm_free) == 8, "wire format");
 static_assert(sizeof(struct accelmm_map_cpu) == 40, "wire format");
 static_assert(sizeof(struct accelmm_map_device) == 56, "wire format");

@@ -131,4 +131,11 @@ Result<Export> Buffer::export_view(BufferRange range) const {
   return accelmm::export_view(*link_, {handle_, range});
 }
 
+Result<BackingReport> Buffer::backing(std::uint64_t deadline_ns) const {
+  if (link_ == nullptr) return fail(Errc::invalid_argument, "the buffer was given up");
+  const auto backing = read_backing(*link_, handle_, deadline_ns);
+  if (!backing) return fail(backing.error());
+  return report_from_wire(*backing);
+}
+
 }  // namespace accelmm

@@ -7,6 +7,7 @@
 #include <array>
 #include <limits>
 #include <new>
+#include <optional>
 #include <utility>
 
 namespace accelmm {
@@ -23,13 +24,43 @@ std::uint32_t to_wire(Access access) {
   return static_cast<std::uint32_t>(access);
 }
 
+template <class Choice>
+std::uint32_t flag_if(Choice choice, Choice chosen, std::uint32_t flag) {
+  return choice == chosen ? flag : 0;
+}
+
+accelmm_backing_request backing_to_wire(const BackingRequest& request) {
+  return {.pages = std::to_underlying(request.pages),
+          .node_rule = std::to_underlying(request.nodes.rule),
+          .nodes = request.nodes.nodes.bits,
+          .flags = flag_if(request.rule, BackingRule::exact, ACCELMM_BACKING_EXACT) |
+                   flag_if(request.lock, MemoryLock::locked, ACCELMM_BACKING_LOCK) |
+                   flag_if(request.dumps, CoreDumps::excluded, ACCELMM_BACKING_NO_DUMP) |
+                   flag_if(request.zero_on_free, ZeroOnFree::yes, ACCELMM_BACKING_ZERO_ON_FREE) |
+                   flag_if(request.prefault, PrefaultPages::yes, ACCELMM_BACKING_PREFAULT) |
+                   flag_if(request.importable, Importable::needed, ACCELMM_BACKING_IMPORTABLE),
+          .reserved = 0};
+}
+
+std::optional<Errc> refusal_from_wire(std::int32_t status) {
+  if (status == 0) return std::nullopt;
+  return static_cast<Errc>(-status);
+}
+
+bool is_refusal(std::int32_t status) {
+  constexpr std::int32_t largest_errno = 4095;  // what the kernel itself keeps free for them
+  return status <= 0 && status >= -largest_errno;
+}
+
 }  // namespace
 
 Result<AllocationRequest> make_request(ByteCount size, const BufferOptions& options) {
   if (options.domain != Domain::host && options.domain != Domain::device)
     return fail(Errc::invalid_argument, "no such domain");
-  AllocationRequest request{
-      .size = size, .domain = static_cast<std::uint32_t>(options.domain), .flags = 0};
+  AllocationRequest request{.size = size,
+                            .domain = static_cast<std::uint32_t>(options.domain),
+                            .flags = 0,
+                            .backing = backing_to_wire(options.backing)};
   if (options.layout == Layout::contiguous) request.flags |= ACCELMM_ALLOC_CONTIGUOUS;
   switch (options.cpu) {
     case CpuVisibility::by_domain:
@@ -47,8 +78,11 @@ Result<AllocationRequest> make_request(ByteCount size, const BufferOptions& opti
 }
 
 Result<NewBuffer> allocate_buffer(ClientLink& link, const AllocationRequest& request) {
-  accelmm_alloc args = {
-      .size = request.size.value(), .domain = request.domain, .flags = request.flags, .handle = 0};
+  accelmm_alloc args = {.size = request.size.value(),
+                        .domain = request.domain,
+                        .flags = request.flags,
+                        .handle = 0,
+                        .backing = request.backing};
   if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_ALLOC, args); !done)
     return fail(done.error());
   if (args.size == 0 || args.size < request.size.value())
@@ -128,6 +162,41 @@ Result<Export> export_view(ClientLink& link, const View& view) {
   if (view_pieces->size() != view.range.size())
     return fail(Errc::protocol_error, "another length than asked for was exported");
   return view_pieces;
+}
+
+Result<accelmm_backing> read_backing(ClientLink& link, std::uint64_t handle,
+                                     std::uint64_t deadline_ns) {
+  accelmm_backing args = {};
+  args.handle = handle;
+  args.deadline_ns = deadline_ns;
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_BACKING, args); !done)
+    return fail(done.error());
+  if (args.pages < ACCELMM_PAGES_BASE || args.pages > ACCELMM_PAGES_HUGE_1G ||
+      args.prefault > ACCELMM_PREFAULT_FAILED)
+    return fail(Errc::protocol_error, "backing of a kind that does not exist");
+  for (const std::int32_t status : {args.refused_pages, args.refused_nodes, args.refused_lock,
+                                    args.refused_dump, args.refused_prefault, args.refused_sample})
+    if (!is_refusal(status)) return fail(Errc::protocol_error, "refusal that is no errno");
+  return args;
+}
+
+BackingReport report_from_wire(const accelmm_backing& backing) noexcept {
+  return {.pages = static_cast<PageSize>(backing.pages),
+          .page_size = ByteCount(backing.page_size),
+          .populated = ByteCount(backing.populated),
+          .prefault = static_cast<PrefaultState>(backing.prefault),
+          .prefaulted = ByteCount(backing.prefaulted),
+          .locked = ByteCount(backing.locked),
+          .sample = {.taken = backing.samples,
+                     .present = backing.samples_present,
+                     .huge = backing.samples_huge,
+                     .nodes = {backing.nodes}},
+          .refused = {.pages = refusal_from_wire(backing.refused_pages),
+                      .nodes = refusal_from_wire(backing.refused_nodes),
+                      .lock = refusal_from_wire(backing.refused_lock),
+                      .dumps = refusal_from_wire(backing.refused_dump),
+                      .prefault = refusal_from_wire(backing.refused_prefault),
+                      .sample = refusal_from_wire(backing.refused_sample)}};
 }
 
 Result<NewBuffer> import_pieces(ClientLink& link, std::span<const PieceView> pieces) {

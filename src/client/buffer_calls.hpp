@@ -20,6 +20,7 @@ struct AllocationRequest {
   ByteCount size;
   std::uint32_t domain;  ///< ACCELMM_DOMAIN_*
   std::uint32_t flags;   ///< ACCELMM_ALLOC_*
+  accelmm_backing_request backing = {};
 };
 /// Errors  invalid_argument: an enumerator that does not exist.
 [[nodiscard]] Result<AllocationRequest> make_request(ByteCount size, const BufferOptions& options);
@@ -57,6 +58,10 @@ struct PieceView {
                                             Placement placement);
 [[nodiscard]] Result<Point> unmap_device(ClientLink& link, DeviceAddr address);
 [[nodiscard]] Result<Export> export_view(ClientLink& link, const View& view);
+/// The reply is checked: it names kinds and states that exist.
+[[nodiscard]] Result<accelmm_backing> read_backing(ClientLink& link, std::uint64_t handle,
+                                                   std::uint64_t deadline_ns);
+[[nodiscard]] BackingReport report_from_wire(const accelmm_backing& backing) noexcept;
 [[nodiscard]] Result<NewBuffer> import_pieces(ClientLink& link, std::span<const PieceView> pieces);
 
 }  // namespace accelmm

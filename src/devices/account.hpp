@@ -53,4 +53,10 @@ class Charge {
   ByteCount bytes_;
 };
 
+/// Who is charged for an allocation.
+struct Payer {
+  std::shared_ptr<Account> bytes;
+  std::shared_ptr<Account> locked;  ///< memory that may not be swapped out
+};
+
 }  // namespace accelmm::devices

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 
 namespace accelmm::devices {
 namespace {
@@ -38,8 +39,10 @@ constexpr Reserved point_reserved(std::size_t point) {
 
 IoctlTable compute_ioctls(ComputeSession& s) {
   IoctlTable table;
-  table.add(ACCELMM_IOCTL_ALLOC, {},
-            at_once<accelmm_alloc>([&s](IoctlCall&, auto& args) { return s.allocate(args); }));
+  table.add(
+      ACCELMM_IOCTL_ALLOC,
+      {{offsetof(accelmm_alloc, backing.reserved), sizeof(accelmm_backing_request::reserved)}},
+      at_once<accelmm_alloc>([&s](IoctlCall&, auto& args) { return s.allocate(args); }));
   table.add(ACCELMM_IOCTL_FREE, {},
             at_once<accelmm_free>([&s](IoctlCall&, auto& args) { return s.free(args); }));
   table.add(ACCELMM_IOCTL_MAP_CPU, {}, at_once<accelmm_map_cpu>([&s](IoctlCall& call, auto& args) {
@@ -70,6 +73,19 @@ IoctlTable compute_ioctls(ComputeSession& s) {
                 [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
   table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
             at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
+  table.add(
+      ACCELMM_IOCTL_BACKING,
+      {{offsetof(accelmm_backing, reserved), sizeof(accelmm_backing::reserved)}},
+      [&s](IoctlCall& call, Completion done) {
+        auto args = std::make_unique<accelmm_backing>(read_args<accelmm_backing>(call));
+        accelmm_backing& filled = *args;
+        s.backing(filled, Completion([&call, args = std::move(args),
+                                      done = std::move(done)](Result<void> result) mutable {
+                    if (result) std::memcpy(call.args.data(), args.get(), sizeof *args);
+                    done(result);
+                  }));
+      },
+      IoctlTable::Order::concurrent);
   return table;
 }
 

@@ -15,6 +15,7 @@ ComputeSession::ComputeSession(HostedDevice& device, const Peer& peer, std::uint
     : device_(device),
       account_(
           std::make_shared<Account>(device.description().session_quota.bytes, device.account())),
+      locked_(std::make_shared<Account>(device.description().session_quota.locked)),
       session_(device.device(), device.next_session_id(), asid, peer, device.make_job_timeline()),
       space_(std::move(space)),
       buffers_(std::move(buffers)),

@@ -68,14 +68,19 @@ class ComputeSession {
   void wait(const accelmm_wait& args, Completion done);
   [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
   [[nodiscard]] Result<void> watch(const accelmm_watch& args);
+  /// Ends with `args` filled in, which live until then.
+  void backing(accelmm_backing& args, Completion done);
 
  private:
+  [[nodiscard]] Result<void> report_backing(accelmm_backing& args);
+  [[nodiscard]] Payer payer() const { return {account_, locked_}; }
   [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
   void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
   HostedDevice& device_;
   std::shared_ptr<Account> account_;
+  std::shared_ptr<Account> locked_;  // of this, what may not be swapped out
   Session session_;
   std::unique_ptr<SessionAddressSpace> space_;
   HandleTable<std::shared_ptr<Allocation>> buffers_;

@@ -2,6 +2,7 @@
 #include "devices/region.hpp"
 
 #include "base/mapping.hpp"
+#include "mm/backing/huge_pages.hpp"
 
 #include <algorithm>
 #include <new>
@@ -12,6 +13,10 @@ namespace {
 
 constexpr Access access_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Access::read : Access::read_write;
+}
+
+constexpr Sealing sealing_of(Region::CpuView view) {
+  return view == Region::CpuView::read_only ? Sealing::fixed_size_read_only : Sealing::fixed_size;
 }
 
 }  // namespace
@@ -47,6 +52,11 @@ std::vector<Extent> Allocation::slice(ByteCount offset, ByteCount length) const 
   return pieces;
 }
 
+Result<BackingReport> Allocation::backing() const {
+  if (!backing_) return fail(Errc::not_supported, "device memory has no backing to report");
+  return backing_->report(memfd_->fd());
+}
+
 Region::Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCount size,
                ByteCount reserved)
     : domain_(domain),
@@ -55,7 +65,10 @@ Region::Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCoun
       size_(size),
       reserved_(reserved) {}
 
-Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, ByteCount reserved) {
+Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, ByteCount reserved,
+                                               const HostMemory& host) {
+  const auto defaults = complete_request(host.defaults, {});
+  if (!defaults) return fail(defaults.error());
   auto pages = PageAllocator::create({.size = size, .page = host_page_size()});
   if (!pages) return fail(pages.error());
   if (reserved > ByteCount(0))
@@ -65,25 +78,32 @@ Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, By
   auto window =
       MemoryWindow::create(size, domain == Domain::device ? Backdrop::zero : Backdrop::none);
   if (!window) return fail(window.error());
-  return std::shared_ptr<Region>(
+  std::shared_ptr<Region> region(
       new Region(domain, std::move(*window), std::move(*pages), size, reserved));
+  if (domain == Domain::host) {
+    region->host_ = {*defaults, host.policy};
+    region->prefaulter_.emplace(host.policy.prefault_threads);
+  }
+  return region;
 }
 
-Result<std::shared_ptr<Allocation>> Region::take_pages(ByteCount size, Contiguity contiguity,
+Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking,
                                                        const std::shared_ptr<Account>& account) {
+  const ByteCount size = taking.size;
   if (size > capacity()) return fail(Errc::no_memory, "size exceeds the region");
   settle();
   auto charge = Charge::make(account, size);
   if (!charge) return fail(charge.error());
   // Made before it has pages, so that what fails from here on gives back exactly what it has.
   auto allocation = std::make_shared<Allocation>(shared_from_this(), std::move(*charge));
-  if (contiguity == Contiguity::scattered) {
+  if (taking.contiguity == Contiguity::scattered) {
     auto extents = pages_.allocate_scattered(size);
     if (!extents) return fail(extents.error());
     allocation->extents_ = std::move(*extents);
   } else {
     allocation->extents_.reserve(1);
-    auto extent = pages_.allocate(size);
+    auto extent = taking.alignment > Alignment(1) ? pages_.allocate(size, taking.alignment)
+                                                  : pages_.allocate(size);
     if (!extent) return fail(extent.error());
     allocation->extents_.push_back(*extent);
   }
@@ -91,30 +111,107 @@ Result<std::shared_ptr<Allocation>> Region::take_pages(ByteCount size, Contiguit
   return allocation;
 }
 
-Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request,
-                                                     const std::shared_ptr<Account>& account) {
+Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, const Payer& payer) {
   if (request.size == ByteCount(0)) return fail(Errc::invalid_argument, "size is zero");
+  return domain_ == Domain::host ? allocate_on_host(request, payer)
+                                 : allocate_on_device(request, payer);
+}
+
+Result<std::shared_ptr<Allocation>> Region::allocate_on_device(const Request& request,
+                                                               const Payer& payer) {
   const auto size = round_up(request.size, Alignment(host_page_size().value()));
   if (!size) return fail(size.error());
-  auto taken = take_pages(*size, request.contiguity, account);
+  auto taken = take_pages({*size, request.contiguity, Alignment(1)}, payer.bytes);
   if (!taken || request.cpu_view == CpuView::none) return taken;
 
-  Allocation& allocation = **taken;
   auto memfd = SealedMemfd::create("accelmm-buffer", *size);
   if (!memfd) return fail(memfd.error());
-  allocation.memfd_ = std::move(*memfd);
-  allocation.cpu_access_ = access_of(request.cpu_view);
-  if (auto placed = place(allocation, Access::read_write); !placed) return fail(placed.error());
-  // Only now: sealing against new writable mappings spares the one that the window has.
-  const auto sealing =
-      request.cpu_view == CpuView::read_only ? Sealing::fixed_size_read_only : Sealing::fixed_size;
-  if (auto sealed = allocation.memfd_->seal(sealing); !sealed) return fail(sealed.error());
+  if (auto placed = place_new(**taken, std::move(*memfd), request.cpu_view); !placed)
+    return fail(placed.error());
+  if (auto sealed = (*taken)->memfd_->seal(sealing_of(request.cpu_view)); !sealed)
+    return fail(sealed.error());
   return taken;
 }
 
-Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd,
-                                                   const std::shared_ptr<Account>& account) {
-  auto taken = take_pages(memfd.size(), Contiguity::contiguous, account);
+// The largest pages first; what was refused stays in the report of what comes after.
+Result<std::shared_ptr<Allocation>> Region::allocate_on_host(const Request& request,
+                                                             const Payer& payer) {
+  const auto backing = complete_request(request.backing, host_.defaults);
+  if (!backing) return fail(backing.error());
+  Try attempt{*backing, PageSize::base, {}};
+  const auto candidates = page_candidates(backing->pages, backing->rule);
+  for (const PageSize pages : candidates) {
+    attempt.pages = pages;
+    auto made = try_on_host(request, attempt, payer);
+    if (made || pages == candidates.back()) return made;
+    if (!attempt.refused.pages) attempt.refused.pages = made.error().code;
+  }
+  return fail(Errc::invalid_argument, "no kind of pages to try");
+}
+
+Result<std::shared_ptr<Allocation>> Region::try_on_host(const Request& request, Try attempt,
+                                                        const Payer& payer) {
+  const PageSize pages = attempt.pages;
+  const Access outside = access_of(request.cpu_view);
+  if (auto may = check_pages(pages, attempt.backing.importable, outside, host_.policy); !may)
+    return fail(may.error());
+  const bool pool = is_hugetlb(pages);
+  const auto size =
+      round_up(request.size, pool ? largest_page(pages) : largest_page(PageSize::base));
+  if (!size) return fail(size.error());
+  auto taken = take_pages(
+      {*size, Contiguity::contiguous, pool ? largest_page(pages) : Alignment(1)}, payer.bytes);
+  if (!taken) return taken;
+  Allocation& allocation = **taken;
+  auto memfd = SealedMemfd::create("accelmm-buffer", *size, pages);
+  if (!memfd) return fail(memfd.error());
+  if (auto placed = place_new(allocation, std::move(*memfd), request.cpu_view); !placed)
+    return fail(placed.error());
+  if (auto settled = settle_backing(allocation, attempt, payer.locked); !settled)
+    return fail(settled.error());
+  if (auto sealed = allocation.memfd_->seal(sealing_of(request.cpu_view)); !sealed)
+    return fail(sealed.error());
+  // Last, so that nothing that is given up has threads at work on it.
+  if (attempt.backing.prefault == PrefaultPages::yes && !pool)
+    if (auto begun = begin_prefault(allocation); !begun) return fail(begun.error());
+  return taken;
+}
+
+Result<void> Region::settle_backing(Allocation& allocation, Try attempt,
+                                    const std::shared_ptr<Account>& locked) {
+  if (attempt.backing.lock == MemoryLock::locked) {
+    auto charge = Charge::make(locked, allocation.size());
+    if (charge) {
+      allocation.lock_charge_.emplace(std::move(*charge));
+    } else if (attempt.backing.rule == BackingRule::exact) {
+      return fail(charge.error());
+    } else {
+      attempt.backing.lock = MemoryLock::none;
+      attempt.refused.lock = charge.error().code;
+    }
+  }
+  auto backing = HostBacking::settle(place_of(allocation), attempt.backing, attempt.pages,
+                                     attempt.refused, *prefaulter_);
+  if (!backing) return fail(backing.error());
+  if (!backing->is_locked()) allocation.lock_charge_.reset();
+  allocation.backing_.emplace(std::move(*backing));
+  return {};
+}
+
+Result<void> Region::begin_prefault(Allocation& allocation) {
+  auto timeline = std::make_shared<Timeline>();
+  const std::uint64_t point = timeline->next();
+  auto done = [timeline, point](Result<void> result) {
+    result ? timeline->reach(point) : timeline->fail(point, result.error().code);
+  };
+  if (auto begun = allocation.backing_->prefault(*prefaulter_, std::move(done)); !begun)
+    return begun;
+  allocation.prefaulted_ = std::move(timeline);
+  return {};
+}
+
+Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd, const Payer& payer) {
+  auto taken = take_pages({memfd.size(), Contiguity::contiguous, Alignment(1)}, payer.bytes);
   if (!taken) return taken;
   Allocation& allocation = **taken;
   const Access access = memfd.access();
@@ -122,7 +219,15 @@ Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd,
   allocation.cpu_access_ = access;
   allocation.device_access_ = access;
   if (auto placed = place(allocation, access); !placed) return fail(placed.error());
+  allocation.backing_.emplace(HostBacking::imported(place_of(allocation)));
   return taken;
+}
+
+// Sealing comes later: sealing against new writable mappings spares the one that the window has.
+Result<void> Region::place_new(Allocation& allocation, SealedMemfd memfd, CpuView view) {
+  allocation.memfd_ = std::move(memfd);
+  allocation.cpu_access_ = access_of(view);
+  return place(allocation, Access::read_write);
 }
 
 Result<void> Region::place(Allocation& allocation, Access window_access) {
@@ -136,7 +241,20 @@ Result<void> Region::place(Allocation& allocation, Access window_access) {
   return {};
 }
 
+// Host memory is one extent.
+std::span<std::byte> Region::place_of(const Allocation& allocation) const {
+  ACCELMM_CHECK(allocation.extents_.size() == 1);
+  const Extent& extent = allocation.extents_.front();
+  return {window_.data(extent.offset), extent.length.value()};
+}
+
 void Region::give_back(Allocation& allocation) noexcept {
+  if (allocation.backing_) {
+    // Nothing writes there any more; what was exported is still somebody's.
+    if (allocation.exported_ == Allocation::Exported::no)
+      allocation.backing_->clear(allocation.memfd_->fd());
+    allocation.backing_.reset();
+  }
   for (std::size_t i = 0; i < allocation.extents_.size(); ++i) {
     const Extent& extent = allocation.extents_[i];
     used_ -= extent.length;

@@ -2,12 +2,16 @@
 #pragma once
 
 #include "devices/account.hpp"
+#include "mm/backing/host_backing.hpp"
 #include "mm/backing/memory_window.hpp"
+#include "mm/backing/prefault.hpp"
 #include "mm/backing/sealed_memfd.hpp"
 
 #include <accelmm/access.hpp>
+#include <accelmm/backing.hpp>
 #include <accelmm/extent.hpp>
 #include <accelmm/page_allocator.hpp>
+#include <accelmm/timeline.hpp>
 
 #include <memory>
 #include <optional>
@@ -49,12 +53,25 @@ class Allocation {
   /// The extents of [offset, offset + length). Pre: the range lies inside, length > 0.
   [[nodiscard]] std::vector<Extent> slice(ByteCount offset, ByteCount length) const;
 
+  /// What was had for host memory.
+  /// Errors  not_supported: device memory.
+  [[nodiscard]] Result<BackingReport> backing() const;
+  /// Its first point is reached, or fails, when all pages have been made; null: nobody asked for
+  /// that. Lives as long as somebody holds it.
+  [[nodiscard]] const std::shared_ptr<Timeline>& prefaulted() const { return prefaulted_; }
+  /// Others hold the memory from now on, who are not to see it cleared.
+  void note_export() { exported_ = Exported::yes; }
+
  private:
   friend class Region;
   std::shared_ptr<Region> region_;
   std::vector<Extent> extents_;
   Charge charge_;
+  std::optional<Charge> lock_charge_;
   std::optional<SealedMemfd> memfd_;
+  std::optional<HostBacking> backing_;  // host memory
+  std::shared_ptr<Timeline> prefaulted_;
+  enum class Exported : std::uint8_t { no, yes } exported_ = Exported::no;
   Access device_access_ = Access::read_write;
   Access cpu_access_ = Access::read_write;
   std::size_t placed_ =
@@ -68,14 +85,22 @@ struct View {
   ByteCount length;
 };
 
+/// How a region makes host memory.
+struct HostMemory {
+  BackingRequest defaults = {};  ///< what sessions leave open
+  BackingPolicy policy = {};     ///< what they may have
+};
+
 /// A range of memory managed as a whole: the window of host buffers, or the memory of one device.
 ///
 /// Threads   the loop's; the window itself is read and written by devices at any time.
 class Region : public std::enable_shared_from_this<Region> {
  public:
   /// `reserved` bytes at the beginning are never allocated.
+  /// Errors  invalid_argument: defaults that contradict themselves.  As MemoryWindow::create().
   [[nodiscard]] static Result<std::shared_ptr<Region>> create(Domain domain, ByteCount size,
-                                                              ByteCount reserved);
+                                                              ByteCount reserved,
+                                                              const HostMemory& host = {});
 
   enum class Contiguity : std::uint8_t { contiguous, scattered };
   enum class CpuView : std::uint8_t { none, read_only, read_write };
@@ -83,14 +108,15 @@ class Region : public std::enable_shared_from_this<Region> {
     ByteCount size;
     Contiguity contiguity;
     CpuView cpu_view;
+    BackingRequest backing = {};  ///< host memory
   };
-  /// Zeroed memory. Errors: invalid_argument (size 0), overflow, over_quota, no_memory, any of
-  /// memfd_create(2), mmap(2).
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(
-      const Request& request, const std::shared_ptr<Account>& account);
+  /// Zeroed memory. Errors: invalid_argument (size 0, a request of backing that contradicts itself),
+  /// overflow, over_quota, no_memory, any of memfd_create(2), mmap(2). If backing must be exact:
+  /// what could not be had (not_permitted, not_supported, no_memory, over_quota).
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(const Request& request,
+                                                             const Payer& payer);
   /// Makes somebody's memory part of the region.
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd,
-                                                           const std::shared_ptr<Account>& account);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, const Payer& payer);
 
   [[nodiscard]] Domain domain() const { return domain_; }
   [[nodiscard]] MemoryWindow& window() { return window_; }
@@ -103,15 +129,39 @@ class Region : public std::enable_shared_from_this<Region> {
   friend class Allocation;
   Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCount size,
          ByteCount reserved);
+  struct Taking {
+    ByteCount size;
+    Contiguity contiguity;
+    Alignment alignment;  // of contiguous extents; 1: what suits the size
+  };
   [[nodiscard]] Result<std::shared_ptr<Allocation>> take_pages(
-      ByteCount size, Contiguity contiguity, const std::shared_ptr<Account>& account);
+      const Taking& taking, const std::shared_ptr<Account>& account);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_device(const Request& request,
+                                                                       const Payer& payer);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_host(const Request& request,
+                                                                     const Payer& payer);
+  // One try to make host memory of one kind of pages.
+  struct Try {
+    BackingRequest backing;  // complete
+    PageSize pages;
+    BackingRefusals refused;  // of the tries before
+  };
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> try_on_host(const Request& request, Try attempt,
+                                                                const Payer& payer);
+  [[nodiscard]] Result<void> settle_backing(Allocation& allocation, Try attempt,
+                                            const std::shared_ptr<Account>& locked);
+  [[nodiscard]] Result<void> begin_prefault(Allocation& allocation);
+  [[nodiscard]] Result<void> place_new(Allocation& allocation, SealedMemfd memfd, CpuView view);
   [[nodiscard]] Result<void> place(Allocation& allocation, Access window_access);
+  [[nodiscard]] std::span<std::byte> place_of(const Allocation& allocation) const;
   void give_back(Allocation& allocation) noexcept;
   void settle() noexcept;
 
   Domain domain_;
+  HostMemory host_;
   MemoryWindow window_;
   PageAllocator pages_;
+  std::optional<Prefaulter> prefaulter_;  // host memory
   ByteCount size_;
   ByteCount reserved_;
   ByteCount used_;

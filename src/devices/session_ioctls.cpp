@@ -8,6 +8,7 @@
 #include "dmabuf/exporter.hpp"
 #include "dmabuf/importer.hpp"
 
+#include <optional>
 #include <utility>
 
 namespace accelmm::devices {
@@ -38,6 +39,58 @@ Result<mmu::Placement> placement_of(const accelmm_map_device& args) {
   }
 }
 
+constexpr std::uint32_t known_backing_flags =
+    ACCELMM_BACKING_EXACT | ACCELMM_BACKING_LOCK | ACCELMM_BACKING_NO_DUMP |
+    ACCELMM_BACKING_ZERO_ON_FREE | ACCELMM_BACKING_PREFAULT | ACCELMM_BACKING_IMPORTABLE;
+
+// One flag as the second enumerator of a choice of two.
+template <class Choice>
+Choice chosen(std::uint32_t flags, std::uint32_t flag) {
+  return static_cast<Choice>((flags & flag) != 0 ? 1 : 0);
+}
+
+// Kinds of pages and rules of nodes are checked where they are used.
+Result<BackingRequest> backing_of(const accelmm_backing_request& args) {
+  if ((args.flags & ~known_backing_flags) != 0)
+    return fail(Errc::invalid_argument, "unknown backing flags");
+  return BackingRequest{
+      .pages = static_cast<PageSize>(args.pages),
+      .nodes = {static_cast<NodeRule>(args.node_rule), {args.nodes}},
+      .rule = chosen<BackingRule>(args.flags, ACCELMM_BACKING_EXACT),
+      .lock = chosen<MemoryLock>(args.flags, ACCELMM_BACKING_LOCK),
+      .dumps = chosen<CoreDumps>(args.flags, ACCELMM_BACKING_NO_DUMP),
+      .zero_on_free = chosen<ZeroOnFree>(args.flags, ACCELMM_BACKING_ZERO_ON_FREE),
+      .prefault = chosen<PrefaultPages>(args.flags, ACCELMM_BACKING_PREFAULT),
+      .importable = chosen<Importable>(args.flags, ACCELMM_BACKING_IMPORTABLE)};
+}
+
+bool asks_for_nothing(const accelmm_backing_request& args) {
+  return args.pages == 0 && args.node_rule == 0 && args.nodes == 0 && args.flags == 0;
+}
+
+__s32 wire_refusal(std::optional<Errc> code) {
+  return code ? -std::to_underlying(*code) : 0;
+}
+
+void put_report(const BackingReport& report, accelmm_backing& args) {
+  args.pages = std::to_underlying(report.pages);
+  args.prefault = std::to_underlying(report.prefault);
+  args.page_size = report.page_size.value();
+  args.populated = report.populated.value();
+  args.prefaulted = report.prefaulted.value();
+  args.locked = report.locked.value();
+  args.nodes = report.sample.nodes.bits;
+  args.samples = report.sample.taken;
+  args.samples_present = report.sample.present;
+  args.samples_huge = report.sample.huge;
+  args.refused_pages = wire_refusal(report.refused.pages);
+  args.refused_nodes = wire_refusal(report.refused.nodes);
+  args.refused_lock = wire_refusal(report.refused.lock);
+  args.refused_dump = wire_refusal(report.refused.dumps);
+  args.refused_prefault = wire_refusal(report.refused.prefault);
+  args.refused_sample = wire_refusal(report.refused.sample);
+}
+
 Result<Region::Request> request_of(const accelmm_alloc& args) {
   if ((args.flags & ~known_alloc_flags) != 0)
     return fail(Errc::invalid_argument, "unknown allocation flags");
@@ -48,6 +101,10 @@ Result<Region::Request> request_of(const accelmm_alloc& args) {
   const bool read_only = (args.flags & ACCELMM_ALLOC_CPU_READ_ONLY) != 0;
   if (read_only && !visible)
     return fail(Errc::invalid_argument, "a buffer that no CPU sees cannot be read-only for CPUs");
+  const auto backing = backing_of(args.backing);
+  if (!backing) return fail(backing.error());
+  if (!host && !asks_for_nothing(args.backing))
+    return fail(Errc::invalid_argument, "backing is chosen for host memory only");
   // Host addresses are plenty, so host buffers are always one extent of the window.
   const bool contiguous = host || (args.flags & ACCELMM_ALLOC_CONTIGUOUS) != 0;
   return Region::Request{
@@ -55,7 +112,8 @@ Result<Region::Request> request_of(const accelmm_alloc& args) {
       .contiguity = contiguous ? Region::Contiguity::contiguous : Region::Contiguity::scattered,
       .cpu_view = !visible    ? Region::CpuView::none
                   : read_only ? Region::CpuView::read_only
-                              : Region::CpuView::read_write};
+                              : Region::CpuView::read_write,
+      .backing = *backing};
 }
 
 }  // namespace
@@ -85,7 +143,7 @@ Result<void> ComputeSession::allocate(accelmm_alloc& args) {
   if (!request) return fail(request.error());
   Region* region = args.domain == ACCELMM_DOMAIN_HOST ? &device_.host() : device_.memory();
   if (region == nullptr) return fail(Errc::not_supported, "device has no memory of its own");
-  auto allocation = region->allocate(*request, account_);
+  auto allocation = region->allocate(*request, payer());
   if (!allocation) return fail(allocation.error());
   const ByteCount size = (*allocation)->size();
   const auto handle = buffers_.insert(buffer_handle, std::move(*allocation));
@@ -161,6 +219,7 @@ Result<void> ComputeSession::export_view(IoctlCall& call, accelmm_export& args) 
     call.reply_fds.push_back(std::move(piece.fd));
   }
   args.count = static_cast<std::uint32_t>(pieces->size());
+  exported->allocation->note_export();
   device_.counters().exports += 1;
   return {};
 }
@@ -179,7 +238,7 @@ Result<void> ComputeSession::import_view(IoctlCall& call, accelmm_import& args) 
   }
   auto memfd = dmabuf::import_view(std::move(pieces));
   if (!memfd) return fail(memfd.error());
-  auto allocation = device_.host().import(std::move(*memfd), account_);
+  auto allocation = device_.host().import(std::move(*memfd), payer());
   if (!allocation) return fail(allocation.error());
   const ByteCount size = (*allocation)->size();
   const Access access = (*allocation)->cpu_access();
@@ -210,6 +269,30 @@ Result<void> ComputeSession::watch(const accelmm_watch& args) {
   const auto line = timeline(args.point);
   if (!line) return fail(line.error());
   return waits_->watch(**line, args.point);
+}
+
+Result<void> ComputeSession::report_backing(accelmm_backing& args) {
+  const auto found = buffers_.find(Handle::from_raw(args.handle), buffer_handle);
+  if (!found) return fail(found.error());
+  const auto report = (**found)->backing();
+  if (!report) return fail(report.error());
+  put_report(*report, args);
+  return {};
+}
+
+void ComputeSession::backing(accelmm_backing& args, Completion done) {
+  const auto found = buffers_.find(Handle::from_raw(args.handle), buffer_handle);
+  if (!found) return done(fail(found.error()));
+  // Held by the completion: the buffer may be freed while this waits.
+  const std::shared_ptr<Timeline> prefaulted = (**found)->prefaulted();
+  if (prefaulted == nullptr || args.deadline_ns == 0) return done(report_backing(args));
+  auto ended = [this, &args, prefaulted, done = std::move(done)](Result<void> result) mutable {
+    // How making the pages ended, or that it has not, is in the report.
+    if (!result && result.error().code != Errc::timed_out && !prefaulted->outcome(1))
+      return done(result);
+    done(report_backing(args));
+  };
+  waits_->wait(*prefaulted, 1, args.deadline_ns, Completion(std::move(ended)));
 }
 
 }  // namespace accelmm::devices

@@ -17,8 +17,9 @@ namespace accelmm::test {
 /// the test does.
 class PlainHost {
  public:
-  explicit PlainHost(DeviceDescription description = plain_description()) {
-    auto region = devices::Region::create(devices::Domain::host, 64_MiB, ByteCount(0));
+  explicit PlainHost(DeviceDescription description = plain_description(),
+                     const devices::HostMemory& memory = {}) {
+    auto region = devices::Region::create(devices::Domain::host, 64_MiB, ByteCount(0), memory);
     if (!region) std::abort();
     host.emplace(transport, std::move(*region), std::string());
     auto made = std::make_unique<PlainDriver>();

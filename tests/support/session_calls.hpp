@@ -79,6 +79,17 @@ struct SessionCall {
   std::function<Result<void>(BusySession&)> make;
 };
 
+/// Everything but a prefault, whose system calls come from other threads whenever they like.
+[[nodiscard]] inline BackingRequest backing_of_all_kinds() {
+  BackingRequest request;
+  request.pages = PageSize::transparent;
+  request.nodes = {NodeRule::preferred, {1}};
+  request.lock = MemoryLock::locked;
+  request.dumps = CoreDumps::excluded;
+  request.zero_on_free = ZeroOnFree::yes;
+  return request;
+}
+
 /// Every call that a session can make once it has begun, but its end. One session can make them
 /// all, in this order.
 [[nodiscard]] inline std::vector<SessionCall> session_calls() {
@@ -97,6 +108,12 @@ struct SessionCall {
        }},
       {"allocate host", nothing, allocate({})},
       {"allocate host read-only", nothing, allocate({.cpu = CpuVisibility::read_only})},
+      {"allocate host backed", nothing, allocate({.backing = backing_of_all_kinds()})},
+      {"backing", nothing,
+       [](S& s) -> Result<void> {
+         if (const auto report = s.host->backing(); !report) return fail(report.error());
+         return {};
+       }},
       {"allocate device", nothing, allocate({.domain = Domain::device})},
       {"allocate device visible", nothing,
        allocate({.domain = Domain::device, .cpu = CpuVisibility::visible})},

@@ -22,12 +22,12 @@
 namespace accelmm::test {
 namespace {
 
-constexpr std::array<std::uint32_t, 13> commands{
+constexpr std::array<std::uint32_t, 14> commands{
     ACCELMM_IOCTL_INFO,    ACCELMM_IOCTL_ALLOC,      ACCELMM_IOCTL_FREE,
     ACCELMM_IOCTL_MAP_CPU, ACCELMM_IOCTL_MAP_DEVICE, ACCELMM_IOCTL_UNMAP_DEVICE,
     ACCELMM_IOCTL_EXPORT,  ACCELMM_IOCTL_IMPORT,     ACCELMM_IOCTL_WAIT,
     ACCELMM_IOCTL_EVENTS,  ACCELMM_IOCTL_WATCH,      PLAIN_IOCTL_JOB,
-    PLAIN_IOCTL_LATER};
+    PLAIN_IOCTL_LATER,     ACCELMM_IOCTL_BACKING};
 
 // Counts what the target is worth: calls that only bounce off the checks of a packet prove little.
 struct Tally {
@@ -73,6 +73,7 @@ void make_live(std::uint32_t command, std::vector<std::byte>& args, const Live& 
     case ACCELMM_IOCTL_MAP_CPU:
     case ACCELMM_IOCTL_MAP_DEVICE:
     case ACCELMM_IOCTL_EXPORT:
+    case ACCELMM_IOCTL_BACKING:
       return substitute(args, 0, live.handles);
     case ACCELMM_IOCTL_UNMAP_DEVICE:
       return substitute(args, 0, live.addresses);

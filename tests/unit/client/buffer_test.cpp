@@ -6,6 +6,7 @@
 #include <accelmm/buffer.hpp>
 #include <accelmm/client.hpp>
 
+#include <climits>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -92,6 +93,73 @@ TEST_F(BufferTest, OptionsBecomeDomainAndFlags) {
     EXPECT_EQ(flags, args.flags);
     EXPECT_EQ(0u, args.handle);
   }
+}
+
+TEST_F(BufferTest, ARequestOfBackingIsSentAsItIs) {
+  const BackingRequest all{.pages = PageSize::huge_1g,
+                           .nodes = {NodeRule::interleave, {6}},
+                           .rule = BackingRule::exact,
+                           .lock = MemoryLock::locked,
+                           .dumps = CoreDumps::excluded,
+                           .zero_on_free = ZeroOnFree::yes,
+                           .prefault = PrefaultPages::yes,
+                           .importable = Importable::needed};
+  const auto made = client_->allocate(ByteCount(1), {.backing = all});
+  ASSERT_TRUE(made);
+  const auto args = driver_->last<accelmm_alloc>().backing;
+  EXPECT_EQ(static_cast<std::uint32_t>(ACCELMM_PAGES_HUGE_1G), args.pages);
+  EXPECT_EQ(static_cast<std::uint32_t>(ACCELMM_NODES_INTERLEAVE), args.node_rule);
+  EXPECT_EQ(6u, args.nodes);
+  EXPECT_EQ(0x3fu, args.flags);
+  EXPECT_EQ(0u, args.reserved);
+
+  const std::vector<std::pair<BackingRequest, std::uint32_t>> single = {
+      {{.rule = BackingRule::exact}, ACCELMM_BACKING_EXACT},
+      {{.lock = MemoryLock::locked}, ACCELMM_BACKING_LOCK},
+      {{.dumps = CoreDumps::excluded}, ACCELMM_BACKING_NO_DUMP},
+      {{.zero_on_free = ZeroOnFree::yes}, ACCELMM_BACKING_ZERO_ON_FREE},
+      {{.prefault = PrefaultPages::yes}, ACCELMM_BACKING_PREFAULT},
+      {{.importable = Importable::needed}, ACCELMM_BACKING_IMPORTABLE},
+  };
+  for (const auto& [request, flag] : single) {
+    const auto buffer = client_->allocate(ByteCount(1), {.backing = request});
+    ASSERT_TRUE(buffer);
+    EXPECT_EQ(flag, driver_->last<accelmm_alloc>().backing.flags);
+  }
+}
+
+TEST_F(BufferTest, AReportOfBackingIsGivenOn) {
+  const auto report = buffer_->backing(77);
+  ASSERT_TRUE(report);
+  EXPECT_EQ(77u, driver_->last<accelmm_backing>().deadline_ns);
+  EXPECT_EQ(PageSize::transparent, report->pages);
+  EXPECT_EQ(2_MiB, report->page_size);
+  EXPECT_EQ(PrefaultState::running, report->prefault);
+  EXPECT_EQ(ByteCount(3 * page), report->populated);
+  EXPECT_EQ(ByteCount(2 * page), report->prefaulted);
+  EXPECT_EQ(ByteCount(page), report->locked);
+  EXPECT_EQ(NodeSet{5}, report->sample.nodes);
+  EXPECT_EQ(9u, report->sample.taken);
+  EXPECT_EQ(8u, report->sample.present);
+  EXPECT_EQ(7u, report->sample.huge);
+  EXPECT_EQ(Errc::not_permitted, report->refused.pages);
+  EXPECT_EQ(Errc::over_quota, report->refused.lock);
+  EXPECT_EQ(Errc::unknown_ioctl, report->refused.sample);
+  EXPECT_FALSE(report->refused.nodes || report->refused.dumps || report->refused.prefault);
+  static_cast<void>(buffer_->release());
+  EXPECT_EQ(Errc::invalid_argument, buffer_->backing().error().code);
+}
+
+TEST_F(BufferTest, AReportOfBackingThatLiesIsRefused) {
+  expect_refused<accelmm_backing>(
+      ACCELMM_IOCTL_BACKING, [&] { return buffer_->backing(); },
+      {{"kind 0", [](Reply&, accelmm_backing& args) { args.pages = 0; }},
+       {"kind", [](Reply&, accelmm_backing& args) { args.pages = 5; }},
+       {"state", [](Reply&, accelmm_backing& args) { args.prefault = 4; }},
+       {"positive", [](Reply&, accelmm_backing& args) { args.refused_nodes = 1; }},
+       {"errno", [](Reply&, accelmm_backing& args) { args.refused_dump = -4096; }},
+       {"lowest", [](Reply&, accelmm_backing& args) { args.refused_prefault = INT_MIN; }},
+       {"descriptor", [](Reply& reply, accelmm_backing&) { reply.fds.push_back(make_fd(1)); }}});
 }
 
 TEST_F(BufferTest, DestructionFreesTheHandle) {

@@ -168,6 +168,9 @@ class FakeDriver {
         return answer_events(reply);
       case ACCELMM_IOCTL_WATCH:
         return;
+      case ACCELMM_IOCTL_BACKING:
+        if (!buffers.contains(reply.as<accelmm_backing>().handle)) return refuse(reply, EINVAL);
+        return answer_backing(reply.as<accelmm_backing>());
       default:
         if (driver) return driver(reply, fds);
         refuse(reply, ENOTTY);
@@ -211,6 +214,22 @@ class FakeDriver {
   void answer_alloc(accelmm_alloc& args) {
     args.size = (args.size + page - 1) / page * page;
     args.handle = add_buffer(args.size);
+  }
+
+  static void answer_backing(accelmm_backing& args) {
+    args.pages = ACCELMM_PAGES_TRANSPARENT;
+    args.prefault = ACCELMM_PREFAULT_RUNNING;
+    args.page_size = 0x200000;
+    args.populated = 3 * page;
+    args.prefaulted = 2 * page;
+    args.locked = page;
+    args.nodes = 5;
+    args.samples = 9;
+    args.samples_present = 8;
+    args.samples_huge = 7;
+    args.refused_pages = -EPERM;
+    args.refused_lock = -EDQUOT;
+    args.refused_sample = -ENOTTY;
   }
 
   void answer_map_cpu(Reply& reply) {

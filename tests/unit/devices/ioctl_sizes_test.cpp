@@ -19,7 +19,7 @@ struct Command {
 
 std::vector<Command> all_commands() {
   return {{"INFO", ACCELMM_IOCTL_INFO, {}},
-          {"ALLOC", ACCELMM_IOCTL_ALLOC, {}},
+          {"ALLOC", ACCELMM_IOCTL_ALLOC, {44, 45, 46, 47}},
           {"FREE", ACCELMM_IOCTL_FREE, {}},
           {"MAP_CPU", ACCELMM_IOCTL_MAP_CPU, {}},
           {"MAP_DEVICE", ACCELMM_IOCTL_MAP_DEVICE, {44, 45, 46, 47}},
@@ -29,6 +29,7 @@ std::vector<Command> all_commands() {
           {"WAIT", ACCELMM_IOCTL_WAIT, {4, 5, 6, 7}},
           {"EVENTS", ACCELMM_IOCTL_EVENTS, {4, 5, 6, 7}},
           {"WATCH", ACCELMM_IOCTL_WATCH, {4, 5, 6, 7}},
+          {"BACKING", ACCELMM_IOCTL_BACKING, {100, 101, 102, 103}},
           {"driver's own", PLAIN_IOCTL_JOB, {8, 9, 10, 11}}};
 }
 
