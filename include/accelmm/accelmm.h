@@ -149,6 +149,24 @@ struct accelmm_view {
  */
 ACCELMM_API int accelmm_buffer_allocate(accelmm_session* session, uint64_t size, uint32_t domain,
                                         uint32_t flags, struct accelmm_buffer* buffer);
+/*
+ * The same with a choice of how host memory is made. `backing` NULL: as the driver process prefers.
+ * Errors    besides, with ACCELMM_BACKING_EXACT, why it cannot be had: -EPERM: the driver process
+ *           refuses such pages.  -EOPNOTSUPP: the machine has no such pages or nodes.  -ENOMEM: a
+ *           pool is empty.  -EDQUOT: more may not be locked.
+ */
+ACCELMM_API int accelmm_buffer_allocate_backed(accelmm_session* session, uint64_t size,
+                                               uint32_t domain, uint32_t flags,
+                                               const struct accelmm_backing_request* backing,
+                                               struct accelmm_buffer* buffer);
+/*
+ * Says what was had. Waits for a prefault that is under way until `deadline_ns`; 0 only asks.
+ * `size` is sizeof *backing as the application was compiled, as for the facts above.
+ * Errors    -EOPNOTSUPP: device memory.  -EDQUOT: too many calls wait.  -EINVAL: size is 0.
+ */
+ACCELMM_API int accelmm_buffer_get_backing(accelmm_session* session, uint64_t handle,
+                                           uint64_t deadline_ns, struct accelmm_backing* backing,
+                                           size_t size);
 /* Gives a handle back. Mappings and exports keep the memory until they end. */
 ACCELMM_API int accelmm_buffer_free(accelmm_session* session, uint64_t handle);
 

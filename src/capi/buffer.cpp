@@ -16,12 +16,32 @@ extern "C" {
 
 int accelmm_buffer_allocate(accelmm_session* session, uint64_t size, uint32_t domain,
                             uint32_t flags, struct accelmm_buffer* buffer) {
+  return accelmm_buffer_allocate_backed(session, size, domain, flags, nullptr, buffer);
+}
+
+int accelmm_buffer_allocate_backed(accelmm_session* session, uint64_t size, uint32_t domain,
+                                   uint32_t flags, const struct accelmm_backing_request* backing,
+                                   struct accelmm_buffer* buffer) {
   using namespace accelmm;
   if (session == nullptr || buffer == nullptr) return -EINVAL;
   return guarded([&] {
-    const auto made = allocate_buffer(*session->link, {ByteCount(size), domain, flags});
+    const accelmm_backing_request wanted =
+        backing == nullptr ? accelmm_backing_request{} : *backing;
+    const auto made = allocate_buffer(*session->link, {ByteCount(size), domain, flags, wanted});
     if (!made) return to_c(made.error());
     *buffer = buffer_to_c(*made);
+    return 0;
+  });
+}
+
+int accelmm_buffer_get_backing(accelmm_session* session, uint64_t handle, uint64_t deadline_ns,
+                               struct accelmm_backing* backing, size_t size) {
+  using namespace accelmm;
+  if (session == nullptr || backing == nullptr || size == 0) return -EINVAL;
+  return guarded([&] {
+    const auto facts = read_backing(*session->link, handle, deadline_ns);
+    if (!facts) return to_c(facts.error());
+    extend_to_c(*facts, backing, size);
     return 0;
   });
 }

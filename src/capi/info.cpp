@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capi/guarded.hpp"
 #include "capi/session.hpp"
+#include "capi/view.hpp"
 #include "client/info_calls.hpp"
 
 #include <algorithm>
@@ -18,10 +19,7 @@ int read_for_c(accelmm_session* session, Result<Struct> (*read)(ClientLink&), St
   return guarded([&] {
     const auto facts = read(*session->link);
     if (!facts) return to_c(facts.error());
-    const size_t known = std::min(size, sizeof(Struct));
-    auto* const bytes = reinterpret_cast<std::byte*>(info);
-    std::memcpy(bytes, &*facts, known);
-    std::fill(bytes + known, bytes + size, std::byte{});
+    extend_to_c(*facts, info, size);
     return 0;
   });
 }

@@ -6,7 +6,10 @@
 #include <accelmm/accelmm.h>
 #include <accelmm/error.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace accelmm {
 
@@ -31,6 +34,15 @@ namespace accelmm {
           .size = buffer.size.value(),
           .access = static_cast<std::uint32_t>(buffer.access),
           .reserved = 0};
+}
+
+/// Writes a struct to an application that knows `size` bytes of it: what we do not know is zero.
+template <class Struct>
+void extend_to_c(const Struct& from, Struct* into, std::size_t size) {
+  const std::size_t known = std::min(size, sizeof(Struct));
+  auto* const bytes = reinterpret_cast<std::byte*>(into);
+  std::memcpy(bytes, &from, known);
+  std::fill(bytes + known, bytes + size, std::byte{});
 }
 
 }  // namespace accelmm

@@ -47,6 +47,7 @@ TEST_F(CApi, NullIsAnInvalidArgumentEverywhere) {
   accelmm_info_session own = {};
   accelmm_info_fault fault = {};
   accelmm_buffer buffer = {};
+  accelmm_backing backing = {};
   accelmm_mapping* mapping = nullptr;
   accelmm_device_mapping device_mapping = {};
   accelmm_shared_view shared = {};
@@ -75,6 +76,11 @@ TEST_F(CApi, NullIsAnInvalidArgumentEverywhere) {
       accelmm_info_read_driver(session_, 0, nullptr, 1),
       accelmm_buffer_allocate(nullptr, page, ACCELMM_DOMAIN_HOST, 0, &buffer),
       accelmm_buffer_allocate(session_, page, ACCELMM_DOMAIN_HOST, 0, nullptr),
+      accelmm_buffer_allocate_backed(nullptr, page, ACCELMM_DOMAIN_HOST, 0, nullptr, &buffer),
+      accelmm_buffer_allocate_backed(session_, page, ACCELMM_DOMAIN_HOST, 0, nullptr, nullptr),
+      accelmm_buffer_get_backing(nullptr, 0, 0, &backing, sizeof(backing)),
+      accelmm_buffer_get_backing(session_, 0, 0, nullptr, sizeof(backing)),
+      accelmm_buffer_get_backing(session_, buffer_.handle, 0, &backing, 0),
       accelmm_buffer_free(nullptr, 0),
       accelmm_buffer_map(nullptr, &view_, ACCELMM_ACCESS_READ, &mapping),
       accelmm_buffer_map(session_, nullptr, ACCELMM_ACCESS_READ, &mapping),

@@ -97,6 +97,30 @@ static void test_buffer(accelmm_session* session) {
   accelmm_mapping_close(mapping);
 }
 
+static void test_backing(accelmm_session* session) {
+  struct accelmm_backing_request request = {ACCELMM_PAGES_HUGE_2M, ACCELMM_NODES_BIND, 1,
+                                            ACCELMM_BACKING_LOCK, 0};
+  struct accelmm_buffer buffer;
+  struct {
+    struct accelmm_backing known;
+    uint64_t newer;
+  } backing;
+  uint64_t older[2] = {~0ULL, ~0ULL};
+  EXPECT(accelmm_buffer_allocate_backed(session, page, ACCELMM_DOMAIN_HOST, 0, &request, &buffer) ==
+         0);
+  EXPECT(buffer.size == page);
+  backing.newer = 1;
+  EXPECT(accelmm_buffer_get_backing(session, buffer.handle, 0, &backing.known, sizeof(backing)) ==
+         0);
+  EXPECT(backing.known.pages == ACCELMM_PAGES_TRANSPARENT && backing.known.handle == buffer.handle);
+  EXPECT(backing.known.refused_pages == -EPERM && backing.newer == 0);
+  EXPECT(accelmm_buffer_get_backing(session, buffer.handle, 0, (struct accelmm_backing*)older,
+                                    sizeof(older[0])) == 0);
+  EXPECT(older[0] == buffer.handle && older[1] == ~0ULL);
+  EXPECT(accelmm_buffer_get_backing(session, 1, 0, &backing.known, sizeof(backing)) == -EINVAL);
+  EXPECT(accelmm_buffer_allocate_backed(session, page, ACCELMM_DOMAIN_HOST, 0, NULL, &buffer) == 0);
+}
+
 static void test_sharing(accelmm_session* session) {
   struct accelmm_buffer buffer;
   struct accelmm_buffer imported;
@@ -160,6 +184,7 @@ int main(void) {
   EXPECT(session != NULL);
   test_facts(session);
   test_buffer(session);
+  test_backing(session);
   test_sharing(session);
   test_ioctl(session);
   test_events(session);
