@@ -235,7 +235,8 @@ struct accelmm_free {
 };
 #define ACCELMM_IOCTL_FREE ACCELMM_IOW(0x02, struct accelmm_free)
 
-/* A piece of a buffer for the CPU: a descriptor to mmap(MAP_SHARED) at fd_offset. */
+/* A piece of a buffer for the CPU: a descriptor to mmap(MAP_SHARED) at fd_offset. One of a pool's
+ * pages is mapped, and unmapped, in whole such pages. */
 struct accelmm_map_cpu {
   __u64 handle;
   __u64 offset;    /* multiple of the host page size */

@@ -27,9 +27,9 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
-Result<Mapping> Mapping::create(FdView fd, std::uint64_t fd_offset, ByteCount length, int prot) {
+Result<Mapping> Mapping::create(FdView fd, std::uint64_t fd_offset, ByteCount length, int prot,
+                                Alignment page) {
   if (length == ByteCount()) return fail(Errc::invalid_argument, "mapping of no bytes");
-  const Alignment page(host_page_size().value());
   const std::uint64_t before = fd_offset & (page.value() - 1);
   if (length.value() > UINT64_MAX - before)
     return fail(Errc::overflow, "mapping rounds up beyond 64 bits");

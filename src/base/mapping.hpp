@@ -33,8 +33,10 @@ class Mapping {
   /// page size: the rounding stays inside, and bytes() is exactly what was asked for. Errors
   /// invalid_argument: length is 0.  overflow: the range ends beyond 64 bits.  Any value of
   /// mmap(2).
+  /// `page`  what the file is mapped in: the host's page, or a larger one of a pool of huge pages.
   [[nodiscard]] static Result<Mapping> create(FdView fd, std::uint64_t fd_offset, ByteCount length,
-                                              int prot);
+                                              int prot,
+                                              Alignment page = Alignment(host_page_size().value()));
 
   /// Takes addresses and no memory: every access to them faults until something is mapped there.
   /// Errors  as create().

@@ -3,6 +3,9 @@
 
 #include "base/system.hpp"
 
+#include <bit>
+
+#include <linux/magic.h>
 #include <sys/mman.h>
 
 namespace accelmm {
@@ -14,6 +17,17 @@ int protection(Access access) {
          (allows(access, Access::write) ? PROT_WRITE : 0);
 }
 
+// What a file is mapped in. Files of a pool of huge pages are mapped, and unmapped, in whole pages of
+// the pool; others may name a large block too, for which nothing needs to be rounded.
+Result<Alignment> mapped_page(FdView fd, const struct stat& status) {
+  const Alignment host(host_page_size().value());
+  const auto block = static_cast<std::uint64_t>(status.st_blksize);
+  if (block <= host.value() || !std::has_single_bit(block)) return host;
+  const auto magic = sys::file_system_magic(fd);
+  if (!magic) return fail(magic.error());
+  return *magic == HUGETLBFS_MAGIC ? Alignment(block) : host;
+}
+
 }  // namespace
 
 Result<Mapping> map_received_piece(const FilePiece& piece, Access access) {
@@ -22,7 +36,9 @@ Result<Mapping> map_received_piece(const FilePiece& piece, Access access) {
   const auto size = status->st_size < 0 ? 0 : static_cast<std::uint64_t>(status->st_size);
   if (piece.offset > size || piece.length.value() > size - piece.offset)
     return fail(Errc::protocol_error, "a file is shorter than the piece it was sent for");
-  auto mapping = Mapping::create(piece.fd, piece.offset, piece.length, protection(access));
+  const auto page = mapped_page(piece.fd, *status);
+  if (!page) return fail(page.error());
+  auto mapping = Mapping::create(piece.fd, piece.offset, piece.length, protection(access), *page);
   if (!mapping) return mapping;
   if (const auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
   return mapping;

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <limits>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -22,7 +22,6 @@ using test::Path;
 using test::value;
 
 constexpr ByteCount size{std::uint64_t{32} << 20};
-constexpr std::uint64_t for_ever = std::numeric_limits<std::uint64_t>::max();
 
 class BackingOver : public testing::TestWithParam<Path> {
  protected:
@@ -41,7 +40,7 @@ TEST_P(BackingOver, APrefaultIsWatchedAndThenTheMemoryIsThere) {
     last = report.prefaulted;
     if (report.prefault != PrefaultState::running) break;
   }
-  const auto report = value(buffer.backing(for_ever));
+  const auto report = value(buffer.backing(no_deadline));
   EXPECT_EQ(PrefaultState::done, report.prefault);
   EXPECT_EQ(size, report.prefaulted);
   EXPECT_EQ(size, report.populated);
@@ -54,7 +53,7 @@ TEST_P(BackingOver, AWaitHoldsNoOtherCallUp) {
   const Client client = host_.connect();
   const Buffer buffer = value(client.allocate(size, {.backing = {.prefault = PrefaultPages::yes}}));
   std::thread waiter(
-      [&] { EXPECT_EQ(PrefaultState::done, value(buffer.backing(for_ever)).prefault); });
+      [&] { EXPECT_EQ(PrefaultState::done, value(buffer.backing(no_deadline)).prefault); });
   for (int i = 0; i < 20; ++i) {
     const Buffer other = value(client.allocate(ByteCount(4096)));
     EXPECT_EQ(PageSize::base, value(other.backing()).pages);
@@ -125,6 +124,91 @@ TEST_P(BackingOver, TheDeviceReachesMemoryOfEveryKind) {
     }
 }
 
+std::uint64_t free_pool_pages() {
+  std::ifstream file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+  std::uint64_t pages = 0;
+  file >> pages;
+  return pages;
+}
+
+class PoolOver : public BackingOver {
+ protected:
+  void SetUp() override {
+    if (free_pool_pages() < 4) GTEST_SKIP() << "fewer than 4 free 2 MiB pages in the kernel's pool";
+  }
+  static constexpr BackingRequest pool{.pages = PageSize::huge_2m, .rule = BackingRule::exact};
+};
+INSTANTIATE_TEST_SUITE_P(Each, PoolOver, testing::Values(Path::socket, Path::embedded));
+
+TEST_P(PoolOver, AReadOnlyBufferHasItsPagesAndTheDeviceWritesThem) {
+  const std::uint64_t before = free_pool_pages();
+  {
+    const Client client = host_.connect();
+    const Buffer buffer =
+        value(client.allocate(ByteCount(4096), {.cpu = CpuVisibility::read_only, .backing = pool}));
+    EXPECT_EQ(2_MiB, buffer.size()) << "whole pages of the pool";
+    const auto report = value(buffer.backing());
+    EXPECT_EQ(PageSize::huge_2m, report.pages);
+    EXPECT_EQ(2_MiB, report.populated);
+    EXPECT_EQ(before - 1, free_pool_pages());
+    const Buffer source = value(client.allocate(2_MiB));
+    const auto source_bytes = value(source.map_cpu());
+    std::memset(source_bytes.bytes().data(), 0x5a, 2 << 20);
+    const auto bytes = value(buffer.map_cpu(Access::read));
+    EXPECT_EQ(std::byte{0}, bytes.bytes().back());
+    const auto from = value(source.map_device());
+    const auto to = value(buffer.map_device());
+    value(test::copy_and_wait(client, from.address(), to.address(), 2_MiB));
+    EXPECT_EQ(0, std::memcmp(bytes.bytes().data(), source_bytes.bytes().data(), 2 << 20));
+    EXPECT_EQ(Errc::not_permitted, test::code(buffer.map_cpu(Access::read_write)));
+    // A part of it, where no page of the pool begins: mapped, read and unmapped all the same.
+    for (const std::uint64_t offset : {0U, 4096U, (2U << 20) - 4096U}) {
+      const auto part =
+          value(buffer.map_cpu({BufferOffset(offset), BufferOffset(offset + 4096)}, Access::read));
+      EXPECT_EQ(4096U, part.bytes().size());
+      EXPECT_EQ(std::byte{0x5a}, part.bytes()[0]);
+    }
+    const auto exported = value(buffer.export_view());
+    EXPECT_EQ(Errc::not_supported, test::code(client.import_view(exported)));
+  }
+  const Client client = host_.connect();
+  const auto deadline = test::soon();
+  while (free_pool_pages() != before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::yield();
+  }
+}
+
+TEST_P(PoolOver, AnEmptyPoolGivesWayToOrdinaryPages) {
+  const Client client = host_.connect();
+  const ByteCount more((free_pool_pages() + 1) << 21);
+  BackingRequest request = pool;
+  EXPECT_EQ(Errc::no_memory, test::code(client.allocate(
+                                 more, {.cpu = CpuVisibility::read_only, .backing = request})));
+  request.rule = BackingRule::best_effort;
+  const Buffer buffer =
+      value(client.allocate(more, {.cpu = CpuVisibility::read_only, .backing = request}));
+  const auto report = value(buffer.backing());
+  EXPECT_TRUE(report.pages == PageSize::base || report.pages == PageSize::transparent);
+  EXPECT_EQ(Errc::no_memory, report.refused.pages);
+}
+
+TEST(BackingOfARuntime, ThatTrustsItsSessionsGivesThemWritablePagesOfAPool) {
+  if (free_pool_pages() < 4) GTEST_SKIP() << "fewer than 4 free 2 MiB pages in the kernel's pool";
+  test::TemporaryFolder folder;
+  const auto runtime =
+      value(Runtime::create({.directory = folder.path(),
+                             .host_backing = {.pages = PageSize::huge_2m},
+                             .backing_policy = {.hugetlb = HugetlbUse::every_buffer}}));
+  value(runtime->register_device(sim::npu_description({}), value(sim::make_npu_driver({}))));
+  const Client client = value(Client::connect(0, NodeKind::compute, folder.path()));
+  const Buffer buffer = value(client.allocate(3_MiB));
+  EXPECT_EQ(PageSize::huge_2m, value(buffer.backing()).pages);
+  const auto bytes = value(buffer.map_cpu());
+  EXPECT_EQ(4U << 20, bytes.bytes().size());
+  std::memset(bytes.bytes().data(), 1, bytes.bytes().size());
+}
+
 TEST(BackingOfARuntime, ItsOptionsAreForWhoAsksForNothing) {
   test::TemporaryFolder folder;
   const auto runtime = value(Runtime::create(
@@ -134,7 +218,7 @@ TEST(BackingOfARuntime, ItsOptionsAreForWhoAsksForNothing) {
   value(runtime->register_device(sim::npu_description({}), value(sim::make_npu_driver({}))));
   const Client client = value(Client::connect(0, NodeKind::compute, folder.path()));
   const Buffer buffer = value(client.allocate(size));
-  EXPECT_EQ(PrefaultState::done, value(buffer.backing(for_ever)).prefault);
+  EXPECT_EQ(PrefaultState::done, value(buffer.backing(no_deadline)).prefault);
   EXPECT_EQ(Errc::invalid_argument,
             test::code(Runtime::create(
                 {.directory = folder.path(), .host_backing = {.nodes = {NodeRule::bind, {}}}})));
