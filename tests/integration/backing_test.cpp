@@ -62,10 +62,10 @@ TEST_P(BackingOver, AWaitHoldsNoOtherCallUp) {
 }
 
 TEST_P(BackingOver, ASessionThatEndsWhileItsPagesAreMadeLeavesNothing) {
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 3; ++i) {
     const Client client = host_.connect();
     std::vector<Buffer> buffers;
-    for (int k = 0; k < 4; ++k)
+    for (int k = 0; k < 3; ++k)
       buffers.push_back(
           value(client.allocate(size, {.backing = {.prefault = PrefaultPages::yes}})));
     for (Buffer& buffer : buffers) static_cast<void>(buffer.release());

@@ -26,9 +26,9 @@ namespace accelmm {
 
 namespace {
 
-// Large enough that a system call and the lock cost nothing beside it (4 MiB are cleared in about a
-// millisecond), small enough that who cancels need not wait long.
-constexpr std::size_t least_piece = std::size_t{4} << 20;
+// Large enough that a system call and the lock cost nothing beside it (1 MiB is cleared in some
+// hundred microseconds), small enough that who cancels need not wait long.
+constexpr std::size_t least_piece = std::size_t{1} << 20;
 
 unsigned thread_count(std::uint32_t asked_for) {
   constexpr unsigned most = 16;  // one memory controller is busy with fewer

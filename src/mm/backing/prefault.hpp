@@ -22,7 +22,7 @@ enum class PrefaultMeans : std::uint8_t {
 ///
 /// Threads   any; destroyed by one.
 /// Lifetime  the destructor cancels, and waits for the pieces that are being made just now: at most
-///           4 MiB, or one huge page, a thread. The place must be there until then.
+///           1 MiB, or one huge page, a thread. The place must be there until then.
 class Prefault {
  public:
   struct Job;

@@ -22,7 +22,7 @@ using test::FailingSite;
 using test::Place;
 
 constexpr Alignment page{4096};
-constexpr ByteCount size = 16_MiB;  // four pieces
+constexpr ByteCount size = 4_MiB;  // four pieces
 
 /// What the end of a place was told as.
 struct Told {
@@ -141,8 +141,8 @@ TEST(Prefault, CancelingTakesNoFurtherPiece) {
   gate.open();
   EXPECT_EQ(Errc::canceled, made->wait().error().code);
   EXPECT_EQ(Errc::canceled, told.future.get().error().code);
-  EXPECT_EQ(8_MiB, made->progress());
-  EXPECT_EQ(8_MiB, place.taken());
+  EXPECT_EQ(2_MiB, made->progress());
+  EXPECT_EQ(2_MiB, place.taken());
 }
 
 TEST(Prefault, CancelingWhatHasNotBegunEndsItAtOnce) {
@@ -174,8 +174,8 @@ TEST(Prefault, CancelingWhatHasEndedChangesNothing) {
 }
 
 TEST(Prefault, ASmallPlaceDoesNotWaitForALargeOne) {
-  const Place large(256_MiB);
-  const Place small(4_MiB);
+  const Place large(64_MiB);
+  const Place small(1_MiB);
   Gate gate;
   Prefaulter prefaulter(1);
   auto first = prefaulter.start(large.bytes(), page, PrefaultMeans::populate_or_touch, {});
@@ -186,7 +186,7 @@ TEST(Prefault, ASmallPlaceDoesNotWaitForALargeOne) {
                        [&](const Result<void>&) { progress_of_first.emplace(first->progress()); });
   gate.open();
   EXPECT_TRUE(second->wait().has_value());
-  EXPECT_EQ(8_MiB, *progress_of_first) << "one piece was in hand, one was next: they take turns";
+  EXPECT_EQ(2_MiB, *progress_of_first) << "one piece was in hand, one was next: they take turns";
   EXPECT_TRUE(first->wait().has_value());
 }
 
