@@ -51,8 +51,8 @@ class Backing : public testing::Test {
     return device;
   }
   std::int32_t allocate(accelmm_alloc& args) { return client.ioctl(ACCELMM_IOCTL_ALLOC, args); }
-  std::int32_t allocate(accelmm_backing_request backing) {
-    accelmm_alloc args = host_memory(backing);
+  std::int32_t allocate(accelmm_backing_request backing, __u64 bytes = size) {
+    accelmm_alloc args = host_memory(backing, bytes);
     const std::int32_t status = allocate(args);
     if (status == 0) last = args.handle;
     return status;
@@ -392,7 +392,7 @@ TEST_F(Backing, TheKthCallFailingLeavesNothingAndTheNextAllocationSucceeds) {
     long points = 0;
     {
       const FailingCall counting(0, 0);
-      ASSERT_EQ(0, allocate(backing));
+      ASSERT_EQ(0, allocate(backing, __u64{1} << 20));
       static_cast<void>(report());
       free_last();
       points = counting.calls();
@@ -402,7 +402,7 @@ TEST_F(Backing, TheKthCallFailingLeavesNothingAndTheNextAllocationSucceeds) {
     for (long k = 1; k <= points; ++k) {
       {
         const FailingCall failing(k, ENOMEM);
-        if (allocate(backing) == 0) {
+        if (allocate(backing, __u64{1} << 20) == 0) {
           static_cast<void>(report());
           free_last();
         } else {
@@ -410,11 +410,14 @@ TEST_F(Backing, TheKthCallFailingLeavesNothingAndTheNextAllocationSucceeds) {
         }
       }
       // A place that could not be emptied is given back by the next allocation.
-      ASSERT_EQ(0, allocate(backing)) << k;
+      ASSERT_EQ(0, allocate(backing, __u64{1} << 20)) << k;
       free_last();
       EXPECT_EQ(0_B, host.host->host().used()) << k;
       EXPECT_EQ(0U, host.host->host().window().pending_removals()) << k;
-      EXPECT_TRUE(before.matches(take_census())) << k;
+      const Census after = take_census();
+      // The window's addresses are always the same; sanitizers map more and more.
+      EXPECT_EQ(before.fds, after.fds) << k;
+      EXPECT_EQ(before.memfd_maps, after.memfd_maps) << k;
     }
     std::printf("%ld calls failed in turn, %ld refused the allocation\n", points, refused);
     EXPECT_GE(points, 15);

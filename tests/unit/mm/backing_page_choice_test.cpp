@@ -2,8 +2,11 @@
 //
 // Which kinds of pages are tried, and which a policy refuses.
 #include "mm/backing/huge_pages.hpp"
+#include "mm/backing/memory_window.hpp"
 #include "support/failing_calls.hpp"
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -73,6 +76,21 @@ TEST(PageChoice, TransparentPagesAreNotTriedWhereTheKernelDoesNotSayThatItHasThe
   ASSERT_FALSE(checked.has_value());
   EXPECT_TRUE(checked.error().code == Errc::io_error ||
               checked.error().code == Errc::not_supported);
+}
+
+TEST(PageChoice, AWindowBeginsWhereTheLargestPageThatFitsCanBegin) {
+  const std::pair<ByteCount, PageSize> windows[] = {
+      {4_KiB, base}, {2_MiB - 4_KiB, base}, {2_MiB, huge_2m}, {1_GiB, huge_1g}, {3_GiB, huge_1g}};
+  // Several at once: one alone may be aligned by luck.
+  std::vector<MemoryWindow> kept;
+  for (int i = 0; i < 3; ++i)
+    for (const auto& [size, pages] : windows) {
+      auto window = MemoryWindow::create(size, Backdrop::none);
+      ASSERT_TRUE(window.has_value());
+      const auto begin = reinterpret_cast<std::uintptr_t>(window->data(RegionOffset()));
+      EXPECT_TRUE(largest_page(pages).divides(begin)) << size.value();
+      kept.push_back(std::move(*window));
+    }
 }
 
 TEST(PageChoice, TheLargestPageOfAKindIsWhatItsPlacesAreAlignedTo) {

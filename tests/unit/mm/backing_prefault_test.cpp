@@ -3,7 +3,6 @@
 #include "mm/backing/prefault.hpp"
 #include "support/failing_calls.hpp"
 #include "unit/mm/backing_place.hpp"
-#include "unit/mm/failing_new.hpp"
 
 #include <cerrno>
 #include <cstring>
@@ -198,27 +197,6 @@ TEST(Prefault, APieceIsNeverLessThanALargestPage) {
                                      PrefaultMeans::populate_or_touch, {});
   EXPECT_TRUE(made->wait().has_value());
   EXPECT_EQ(2, failing.failures());
-}
-
-TEST(Prefault, WithoutMemoryNothingBegins) {
-  const Place place(size);
-  for (std::int64_t k = 0;; ++k) {
-    Prefaulter prefaulter(1);
-    std::optional<Result<Prefault>> made;
-    bool happened = false;
-    {
-      const test::FailingNew failing(k);
-      made.emplace(prefaulter.start(place.bytes(), page, PrefaultMeans::populate_or_touch, {}));
-      happened = failing.happened();
-    }
-    if (!happened) {
-      EXPECT_TRUE((*made)->wait().has_value());
-      EXPECT_GE(k, 3) << "the job, the threads, the queue";
-      break;
-    }
-    ASSERT_FALSE(made->has_value());
-    EXPECT_EQ(Errc::no_memory, made->error().code);
-  }
 }
 
 }  // namespace
