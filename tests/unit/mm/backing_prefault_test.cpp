@@ -86,6 +86,8 @@ TEST(Prefault, KeepsWhatIsThereAndMakesTheRestZero) {
     EXPECT_TRUE(made->wait().has_value());
     EXPECT_EQ(std::byte{9}, place.bytes()[5]);
     EXPECT_EQ(std::byte{0}, place.bytes()[size.value() - 1]);
+    for (std::size_t at = 0; at < size.value(); at += page.value())
+      ASSERT_EQ(std::byte{0}, place.bytes()[at]) << "the byte that is touched";
     EXPECT_EQ(size, place.taken());
   }
 }
