@@ -18,7 +18,7 @@ PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
     "mm": ["handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
-           "heap_source.hpp", "page_allocator.hpp", "slab.hpp", "va_allocator.hpp"],
+           "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
