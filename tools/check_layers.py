@@ -23,7 +23,7 @@ PUBLIC = {
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
     "devices": ["device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp"],
-    "client": ["buffer.hpp", "client.hpp"],
+    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp"],
     "capi": ["accelmm.h"],
     "driver": ["sim/"],
 }
