@@ -72,18 +72,15 @@ void Heap::validate() const {
   std::uint64_t bytes = 0;
   std::uint64_t pooled = 0;
   state.chunks->for_each_chunk([&](Extent chunk) {
-    std::uint64_t end = 0;  // of the last piece
-    for (std::uint64_t at = chunk.offset.value(); at < chunk.end().value();
-         at += mm::heap_page.value()) {
-      const std::uint64_t length = state.large.find(at).value();
-      if (length == 0) continue;
-      ACCELMM_CHECK(at >= end && length <= chunk.end().value() - at);
-      ACCELMM_CHECK(!state.slab.usable_size(RegionOffset(at)));
-      end = at + length;
+    RegionOffset end;  // of the last piece
+    state.large.for_each(chunk, [&](Extent piece) {
+      ACCELMM_CHECK(piece.offset >= end && piece.end() <= chunk.end());
+      ACCELMM_CHECK(!state.slab.usable_size(piece.offset));
+      end = piece.end();
       ++pieces;
-      bytes += length;
-      if (!state.chunks->is_whole(at)) pooled += length;
-    }
+      bytes += piece.length.value();
+      if (!state.chunks->is_whole(piece.offset.value())) pooled += piece.length.value();
+    });
   });
   ACCELMM_CHECK(pieces == state.large_pieces && bytes == state.large_bytes);
   // Every taken page is of a large piece or of a slab.

@@ -43,6 +43,15 @@ class LargePieces {
     if (find(offset).value() == 0) return {};
     return bytes_of(at(offset).exchange(0, std::memory_order_acq_rel));
   }
+  /// Calls `f(Extent)` for each piece that begins in the extent, lowest first.
+  template <class F>
+  void for_each(Extent extent, F f) const {
+    const std::uint64_t end = extent.end().value() >> heap_page.log2();
+    const std::atomic<std::uint32_t>* const pages = pages_.get();
+    for (std::uint64_t page = extent.offset.value() >> heap_page.log2(); page < end; ++page)
+      if (const std::uint32_t count = pages[page].load(std::memory_order_relaxed); count != 0)
+        f(Extent{.offset = RegionOffset(page << heap_page.log2()), .length = bytes_of(count)});
+  }
   /// Changes a piece's length. Returns false if it does not have the old one any more.
   [[nodiscard]] bool change(std::uint64_t offset, ByteCount before, ByteCount after) {
     std::uint32_t expected = pages_of(before);
