@@ -98,8 +98,14 @@ bool HeapChunks::extend(Extent following) {
 }
 
 Result<Extent> HeapChunks::take_whole(ByteCount size, Alignment alignment) {
+  if (alignment <= unit)
+    if (const auto extent = pages_.allocate(size, alignment)) {
+      count(*extent);
+      return *extent;
+    }
   const auto chunk = grow_by(size, alignment, Use::dedicated);
   if (!chunk) return fail(chunk.error());
+  if (*chunk == nullptr) return take(size, alignment);
   const auto skip = aligned_place((*chunk)->memory, size, alignment);
   return Extent{.offset = (*chunk)->extent.offset + ByteCount(*skip), .length = size};
 }
@@ -129,6 +135,7 @@ const char* HeapChunks::flaw_of(const HeapChunk& chunk, ByteCount size, Alignmen
   return nullptr;
 }
 
+// Null where the chunk is pooled: it may be gone again.
 Result<HeapChunks::Chunk*> HeapChunks::grow_by(ByteCount size, Alignment alignment, Use use) {
   ByteCount wanted = size;
   if (use == Use::pooled) {
@@ -144,13 +151,16 @@ Result<HeapChunks::Chunk*> HeapChunks::grow_by(ByteCount size, Alignment alignme
     options_.source->give_back(*smaller);
     return fail(Errc::fault, flaw);
   }
+  // One that has room for others, all that there is perhaps, is for all.
+  if (smaller->size - size >= ByteCount(unit.value()) && alignment <= unit) use = Use::pooled;
   const auto chunk = enter(*smaller, use);
   if (!chunk) {
     options_.source->give_back(*smaller);
     return chunk;
   }
-  if (use == Use::pooled) ACCELMM_CHECK(pages_.free((*chunk)->extent, (*chunk)->memory.contents));
-  return chunk;
+  if (use == Use::dedicated) return chunk;
+  ACCELMM_CHECK(pages_.free((*chunk)->extent, (*chunk)->memory.contents));
+  return nullptr;
 }
 
 // Whether a chunk touches the extent or shares a unit with it.

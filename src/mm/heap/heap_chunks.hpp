@@ -54,9 +54,9 @@ class HeapChunks final : public SlabSource {
   /// Takes the pages that follow in the same chunk, if they are free.
   [[nodiscard]] bool extend(Extent following);
 
-  /// Takes a chunk for one piece alone.
+  /// Takes what is worth a chunk of its own: pages that are there, or such a chunk.
   [[nodiscard]] Result<Extent> take_whole(ByteCount size, Alignment alignment);
-  /// Pre     exactly this was taken by take_whole().
+  /// Pre     exactly this was taken by take_whole(), and is_whole().
   void give_whole(Extent extent);
   /// Whether a live piece at this offset is a chunk of its own.
   [[nodiscard]] bool is_whole(std::uint64_t offset) const {

@@ -137,6 +137,27 @@ TEST(SpanHeapSource, ServesSmallPiecesToo) {
   EXPECT_TRUE(again.allocate(64_B));
 }
 
+TEST(SpanHeapSource, AHugePieceLeavesTheRestToOthers) {
+  MappedSource lender;
+  const auto chunk = lender.grow(256_MiB, HeapSource::unit);
+  ASSERT_TRUE(chunk);
+  {
+    auto source = SpanHeapSource::create({chunk->pointer, chunk->size.value()});
+    ASSERT_TRUE(source);
+    Heap heap = make(*source);
+    const auto first = heap.allocate(64_MiB);
+    const auto small = heap.allocate(64_B);
+    const auto second = heap.allocate(100_MiB);
+    ASSERT_TRUE(first && small && second);
+    EXPECT_EQ(0U, heap.statistics().dedicated_chunks);
+    EXPECT_EQ(Errc::no_memory, code(heap.allocate(100_MiB)));
+    ASSERT_TRUE(heap.free(first->pointer));
+    EXPECT_TRUE(heap.allocate(64_MiB));
+    heap.validate();
+  }
+  lender.give_back(*chunk);
+}
+
 TEST(SpanHeapSource, RefusesWhatIsNotWholePagesOrNotCongruent) {
   alignas(4096) static std::array<std::byte, 16384> memory;
   EXPECT_EQ(Errc::invalid_argument, code(SpanHeapSource::create({})));
