@@ -55,8 +55,8 @@ class ClientHeapSource final : public HeapSource {
   std::unique_ptr<State> state_;
 };
 
-/// A Heap over the buffers of one session: pieces with a pointer and a device address, from one call
-/// that crosses nothing.
+/// A Heap over the buffers of one session: pieces with a pointer and a device address, from one
+/// call that crosses nothing.
 ///
 /// Owns      the heap and its source.
 /// Threads   as Heap.

@@ -25,7 +25,7 @@ struct HeapChunk {
 struct HeapRange {
   std::byte* base = nullptr;
   ByteCount size;
-  /// Reads 0 once the memory is this process's no more: in a forked child. Null: that never happens.
+  /// Reads 0 once the memory is this process's no more: in a forked child. Null: never.
   const std::atomic<std::uint64_t>* present = nullptr;
 };
 

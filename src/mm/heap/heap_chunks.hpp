@@ -25,9 +25,9 @@ namespace accelmm::mm {
 /// The pages of a heap's chunks, by their offsets in the source's range.
 ///
 /// Theory. A page allocator is over the whole range, at first with nothing free. A chunk that comes
-/// is freed into it; one that goes is reserved in it, which succeeds only if all its pages are free:
-/// so there is no moment at which a page belongs to a chunk that is going. Nobody counts pages for
-/// that; the count of each chunk only says when to try.
+/// is freed into it; one that goes is reserved in it, which succeeds only if all its pages are
+/// free: so there is no moment at which a page belongs to a chunk that is going. Nobody counts
+/// pages for that; the count of each chunk only says when to try.
 /// Owns      the chunks, and for each 2 MiB of the range 16 bytes.
 /// Threads   any; the source is called under no lock.
 /// Invariant chunks do not touch; the pages of pooled chunks are free or counted -> validate().

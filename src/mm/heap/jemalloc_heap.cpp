@@ -15,8 +15,8 @@
 #include <new>
 #include <utility>
 
-// Not retained: extents come back to the chunks when they decay. One arena beside those of the heaps,
-// for jemalloc's own use.
+// Not retained: extents come back to the chunks when they decay. One arena beside those of the
+// heaps, for jemalloc's own use.
 const char* accelmm_jemalloc_malloc_conf = "retain:false,narenas:1";
 
 namespace accelmm {

@@ -43,7 +43,8 @@ class PieceWatch {
   /// Errors  no_memory: no room to note it.
   [[nodiscard]] Result<void> enter(const Piece& piece);
   /// Ends a piece, and closes it.
-  /// Errors  invalid_argument: none begins there.  fault: its canaries are damaged.  Nothing changed.
+  /// Errors  invalid_argument: none begins there.  fault: its canaries are damaged.  Nothing
+  ///         changed.
   [[nodiscard]] Result<void> leave(const std::byte* pointer);
   /// How many bytes were asked for.
   [[nodiscard]] std::optional<ByteCount> find(const void* pointer) const;
