@@ -116,7 +116,10 @@ TEST(Heap, AlignsPointerAndDeviceAddress) {
       EXPECT_EQ(0U, piece->address.value() % alignment) << alignment << ' ' << size;
       EXPECT_GE(piece->size.value(), size);
       EXPECT_TRUE(source.covers(piece->pointer, piece->size.value()));
-      ASSERT_TRUE(heap.free(piece->pointer));
+      // What stays live makes the next one lie elsewhere than at the beginning of a slab.
+      if (alignment > 4096) {
+        ASSERT_TRUE(heap.free(piece->pointer));
+      }
     }
   heap.validate();
 }

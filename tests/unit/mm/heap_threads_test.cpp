@@ -126,6 +126,32 @@ TEST(HeapThreads, NoPieceHasTwoOwnersWhereItIsWatched) {
   storm({.quarantine = {.random = 10, .queue = 10}, .canaries = Heap::Canaries::yes});
 }
 
+TEST(HeapThreads, NoChunkIsTrimmedThatIsJustTakenFrom) {
+  MappedSource source;
+  Heap heap = make(source, {.spare_chunks = 8});
+  std::atomic<bool> ended = false;
+  std::thread trimming([&] {
+    while (!ended) heap.trim();
+  });
+  std::vector<std::thread> threads;
+  for (unsigned number = 0; number < 2; ++number)
+    threads.emplace_back([&, number] {
+      for (int i = 0; i < 10000; ++i) {
+        const auto piece = heap.allocate(1500_KiB);
+        ACCELMM_CHECK(piece.has_value());
+        mark(*piece, 64, static_cast<std::byte>(number));
+        ACCELMM_CHECK(is_marked(*piece, 64, static_cast<std::byte>(number)));
+        ACCELMM_CHECK(heap.free(piece->pointer));
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  ended = true;
+  trimming.join();
+  heap.validate();
+  heap.trim();
+  EXPECT_EQ(0U, source.outstanding());
+}
+
 void free_everything_twice(std::uint64_t size, Heap::Options options) {
   MappedSource source;
   Heap heap = make(source, options);
