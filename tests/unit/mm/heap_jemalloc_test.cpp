@@ -36,6 +36,19 @@ bool holds_only(const void* begin, std::uint64_t size, std::byte byte) {
   return *bytes == byte && std::memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
+// Sanitizers replace malloc themselves.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool malloc_is_replaced = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+constexpr bool malloc_is_replaced = true;
+#else
+constexpr bool malloc_is_replaced = heap_is_watched;
+#endif
+#else
+constexpr bool malloc_is_replaced = heap_is_watched;
+#endif
+
 constexpr std::uint64_t sizes[] = {2, 16, 100, 4096, 16384, 20000, 100000, 3000000, 20000000};
 
 TEST(JemallocHeap, GivesPiecesOfItsChunksThatHoldWhatIsWritten) {
@@ -179,7 +192,7 @@ TEST(JemallocHeap, SaysNoDeviceInAChildThatDoesNotHaveTheMemory) {
 }
 
 TEST(JemallocHeap, LeavesTheProgramsMallocAlone) {
-  if (heap_is_watched) GTEST_SKIP() << "the sanitizer has replaced malloc";
+  if (malloc_is_replaced) GTEST_SKIP() << "the sanitizer has replaced malloc";
   MappedSource source;
   JemallocHeap heap = make(source);
   ASSERT_TRUE(heap.allocate(64_B));
