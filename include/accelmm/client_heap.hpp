@@ -26,7 +26,8 @@ enum class DeviceUse : std::uint8_t { mapped, none };
 /// Lifetime  must outlive the heap over it; may outlive the client.
 /// Errors    over_quota and no_memory as the driver process says. no_device from grow() when it is
 ///           gone: what was handed out stays readable and writable for the processor.
-/// Cost      grow() is three calls to the driver process and two system calls.
+/// Cost      grow() is four calls to the driver process and three system calls; give_back() three
+///           and one, and waits until the device forgot the mapping, a second at most.
 class ClientHeapSource final : public HeapSource {
  public:
   struct Options {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/clock.hpp"
 #include "base/fork_mark.hpp"
 #include "base/mutex.hpp"
 #include "base/received_file.hpp"
@@ -24,6 +25,9 @@ constexpr Alignment unit = HeapSource::unit;
 // Between two chunks nothing is mapped: they must not touch, and a pointer that runs out of one
 // faults.
 constexpr ByteCount gap(unit.value());
+// How long a device may take to forget a mapping before nobody waits for it any more: many times
+// what an invalidation takes, and little enough for a program that ends.
+constexpr std::uint64_t patience_ns = 1'000'000'000;
 
 }  // namespace
 
@@ -214,10 +218,16 @@ Result<void> ClientHeapSource::State::place(Held& held, const Part& part, Alignm
 
 // Ends what there is of a chunk. The driver process may be gone, and with it what it had.
 void ClientHeapSource::State::undo(Held& held) noexcept {
-  if (held.address) static_cast<void>(unmap_device(*link, *held.address));
+  std::optional<Point> unmapped;
+  if (held.address) {
+    if (const auto point = unmap_device(*link, *held.address)) unmapped = *point;
+  }
   // Where the system cannot take it away, the place is not used again.
   if (held.place && range.remove(held.placed)) ACCELMM_CHECK(places.free(*held.place));
   if (held.handle) static_cast<void>(free_buffer(*link, *held.handle));
+  // Until the device is known not to use it, the memory counts against the session's quota, and
+  // another chunk might be refused for it.
+  if (unmapped) static_cast<void>(wait_for(*link, *unmapped, monotonic_ns() + patience_ns));
   held = Held{};
 }
 
