@@ -17,13 +17,13 @@ import source_tree
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["backing.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "page_allocator.hpp", "slab.hpp",
-           "va_allocator.hpp"],
+    "mm": ["backing.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
+           "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
     "devices": ["device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp"],
-    "client": ["buffer.hpp", "client.hpp"],
+    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp"],
     "capi": ["accelmm.h"],
     "driver": ["sim/"],
 }

@@ -16,7 +16,7 @@ import subprocess
 import source_tree
 
 # Who may call the system.
-SYSTEM = ("src/base/", "src/loop/", "src/bus/", "src/dmabuf/", "src/mm/backing/")
+SYSTEM = ("src/base/", "src/loop/", "src/bus/", "src/dmabuf/", "src/mm/backing/", "src/mm/heap/")
 
 # Headers whose point is system calls. (<sys/types.h> and <linux/ioctl.h> only name types and numbers,
 # <sys/auxv.h> reads what the kernel left in the process.)

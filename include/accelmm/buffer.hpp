@@ -65,16 +65,16 @@ struct Point {
 };
 
 /// Where a device mapping is wanted.
-class Placement {
+class DevicePlacement {
  public:
   /// Wherever the driver process finds room.
-  [[nodiscard]] static constexpr Placement anywhere() { return {ACCELMM_PLACE_ANYWHERE, {}}; }
+  [[nodiscard]] static constexpr DevicePlacement anywhere() { return {ACCELMM_PLACE_ANYWHERE, {}}; }
   /// At `address` if it is free, else anywhere.
-  [[nodiscard]] static constexpr Placement hint(DeviceAddr address) {
+  [[nodiscard]] static constexpr DevicePlacement hint(DeviceAddr address) {
     return {ACCELMM_PLACE_HINT, address};
   }
   /// At `address`, or the mapping fails with address_in_use.
-  [[nodiscard]] static constexpr Placement fixed(DeviceAddr address) {
+  [[nodiscard]] static constexpr DevicePlacement fixed(DeviceAddr address) {
     return {ACCELMM_PLACE_FIXED, address};
   }
   /// ACCELMM_PLACE_*
@@ -82,7 +82,8 @@ class Placement {
   [[nodiscard]] constexpr DeviceAddr address() const { return address_; }
 
  private:
-  constexpr Placement(std::uint32_t rule, DeviceAddr address) : rule_(rule), address_(address) {}
+  constexpr DevicePlacement(std::uint32_t rule, DeviceAddr address)
+      : rule_(rule), address_(address) {}
   std::uint32_t rule_;
   DeviceAddr address_;
 };
@@ -209,10 +210,12 @@ class Buffer {
   /// Errors  invalid_argument: not whole pages, or beyond the end.  address_in_use: the fixed
   ///         address is taken.  not_supported: the device has no MMU.  no_memory: no room.
   ///         over_quota.
-  [[nodiscard]] Result<DeviceMapping> map_device(Access access = Access::read_write,
-                                                 Placement placement = Placement::anywhere()) const;
-  [[nodiscard]] Result<DeviceMapping> map_device(BufferRange range, Access access,
-                                                 Placement placement = Placement::anywhere()) const;
+  [[nodiscard]] Result<DeviceMapping> map_device(
+      Access access = Access::read_write,
+      DevicePlacement placement = DevicePlacement::anywhere()) const;
+  [[nodiscard]] Result<DeviceMapping> map_device(
+      BufferRange range, Access access,
+      DevicePlacement placement = DevicePlacement::anywhere()) const;
 
   /// Exports the whole buffer, or whole pages of it.
   /// Errors  invalid_argument: not whole pages, or beyond the end.  not_supported: the memory

@@ -117,6 +117,7 @@ class Client {
   [[nodiscard]] Result<std::optional<accelmm_event>> read_event() const;
 
  private:
+  friend class ClientHeapSource;
   explicit Client(std::shared_ptr<ClientLink> link) : link_(std::move(link)) {}
   std::shared_ptr<ClientLink> link_;
 };

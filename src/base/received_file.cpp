@@ -12,9 +12,14 @@ namespace accelmm {
 
 namespace {
 
-int protection(Access access) {
-  return (allows(access, Access::read) ? PROT_READ : 0) |
-         (allows(access, Access::write) ? PROT_WRITE : 0);
+/// Errors  as check_received_piece().
+Result<struct stat> status_of(const FilePiece& piece) {
+  auto status = sys::fstat(piece.fd);
+  if (!status) return status;
+  const auto size = status->st_size < 0 ? 0 : static_cast<std::uint64_t>(status->st_size);
+  if (piece.offset > size || piece.length.value() > size - piece.offset)
+    return fail(Errc::protocol_error, "a file is shorter than the piece it was sent for");
+  return status;
 }
 
 // What a file is mapped in. Files of a pool of huge pages are mapped, and unmapped, in whole pages of
@@ -30,15 +35,24 @@ Result<Alignment> mapped_page(FdView fd, const struct stat& status) {
 
 }  // namespace
 
-Result<Mapping> map_received_piece(const FilePiece& piece, Access access) {
-  const auto status = sys::fstat(piece.fd);
+int protection_of(Access access) noexcept {
+  return (allows(access, Access::read) ? PROT_READ : 0) |
+         (allows(access, Access::write) ? PROT_WRITE : 0);
+}
+
+Result<void> check_received_piece(const FilePiece& piece) {
+  const auto status = status_of(piece);
   if (!status) return fail(status.error());
-  const auto size = status->st_size < 0 ? 0 : static_cast<std::uint64_t>(status->st_size);
-  if (piece.offset > size || piece.length.value() > size - piece.offset)
-    return fail(Errc::protocol_error, "a file is shorter than the piece it was sent for");
+  return {};
+}
+
+Result<Mapping> map_received_piece(const FilePiece& piece, Access access) {
+  const auto status = status_of(piece);
+  if (!status) return fail(status.error());
   const auto page = mapped_page(piece.fd, *status);
   if (!page) return fail(page.error());
-  auto mapping = Mapping::create(piece.fd, piece.offset, piece.length, protection(access), *page);
+  auto mapping =
+      Mapping::create(piece.fd, piece.offset, piece.length, protection_of(access), *page);
   if (!mapping) return mapping;
   if (const auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
   return mapping;

@@ -19,6 +19,14 @@ struct FilePiece {
   ByteCount length;
 };
 
+/// PROT_* for mmap(2).
+[[nodiscard]] int protection_of(Access access) noexcept;
+
+/// Looks whether a file that is not believed has the piece: touching what it does not have would be
+/// SIGBUS.
+/// Errors  protocol_error: the file ends before the piece.  Any value of fstat(2).
+[[nodiscard]] Result<void> check_received_piece(const FilePiece& piece);
+
 /// Maps a piece that is not believed: touching what a file does not have would be SIGBUS, so its
 /// size is looked at first. Children of fork(2) do not have the mapping.
 /// Errors  protocol_error: the file ends before the piece.  Those of Mapping::create().

@@ -8,19 +8,19 @@ namespace accelmm {
 
 namespace {
 
-Result<Placement> placement_from_c(const accelmm_placement* placement) {
-  if (placement == nullptr) return Placement::anywhere();
+Result<DevicePlacement> placement_from_c(const accelmm_placement* placement) {
+  if (placement == nullptr) return DevicePlacement::anywhere();
   if (placement->reserved != 0) return fail(Errc::invalid_argument, "a reserved field is set");
   const DeviceAddr address(placement->address);
   switch (placement->rule) {
     case ACCELMM_PLACE_ANYWHERE:
       if (address != DeviceAddr())
         return fail(Errc::invalid_argument, "an address is given and not wanted");
-      return Placement::anywhere();
+      return DevicePlacement::anywhere();
     case ACCELMM_PLACE_HINT:
-      return Placement::hint(address);
+      return DevicePlacement::hint(address);
     case ACCELMM_PLACE_FIXED:
-      return Placement::fixed(address);
+      return DevicePlacement::fixed(address);
     default:
       return fail(Errc::invalid_argument, "no such placement");
   }

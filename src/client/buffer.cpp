@@ -110,12 +110,12 @@ Result<CpuMapping> Buffer::map_cpu(BufferRange range, Access access) const {
   return accelmm::map_cpu(*link_, {handle_, range}, access);
 }
 
-Result<DeviceMapping> Buffer::map_device(Access access, Placement placement) const {
+Result<DeviceMapping> Buffer::map_device(Access access, DevicePlacement placement) const {
   return map_device(whole(), access, placement);
 }
 
 Result<DeviceMapping> Buffer::map_device(BufferRange range, Access access,
-                                         Placement placement) const {
+                                         DevicePlacement placement) const {
   if (link_ == nullptr) return fail(Errc::invalid_argument, "the buffer was given up");
   const auto mapped = accelmm::map_device(*link_, {handle_, range}, access, placement);
   if (!mapped) return fail(mapped.error());

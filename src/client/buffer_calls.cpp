@@ -96,7 +96,7 @@ Result<void> free_buffer(ClientLink& link, std::uint64_t handle) {
   return link.ioctl_alone(ACCELMM_IOCTL_FREE, args);
 }
 
-Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) try {
+Result<CpuPiece> request_cpu_map(ClientLink& link, const View& view, Access access) {
   if (const auto checked = check_view(view, access); !checked) return fail(checked.error());
   const ByteCount length = view.range.size();
   accelmm_map_cpu args = {.handle = view.handle,
@@ -105,13 +105,19 @@ Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) tr
                           .access = to_wire(access),
                           .fd = 0,
                           .fd_offset = 0};
-  const auto fds = link.ioctl_with_fds(ACCELMM_IOCTL_MAP_CPU, args);
+  auto fds = link.ioctl_with_fds(ACCELMM_IOCTL_MAP_CPU, args);
   if (!fds) return fail(fds.error());
   if (fds->size() != 1 || args.fd != 0)
     return fail(Errc::protocol_error, "MAP_CPU gives exactly one descriptor");
   if (args.length != length.value())
     return fail(Errc::protocol_error, "another length than asked for was mapped");
-  auto mapping = map_received_piece({fds->front().view(), args.fd_offset, length}, access);
+  return CpuPiece{.fd = std::move(fds->front()), .offset = args.fd_offset};
+}
+
+Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) try {
+  const auto piece = request_cpu_map(link, view, access);
+  if (!piece) return fail(piece.error());
+  auto mapping = map_received_piece({piece->fd.view(), piece->offset, view.range.size()}, access);
   if (!mapping) return fail(mapping.error());
   return CpuMapping(std::move(*mapping));
 } catch (const std::bad_alloc&) {
@@ -119,7 +125,7 @@ Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) tr
 }
 
 Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
-                              Placement placement) {
+                              DevicePlacement placement) {
   if (const auto checked = check_view(view, access); !checked) return fail(checked.error());
   accelmm_map_device args = {.handle = view.handle,
                              .offset = view.range.begin.value(),

@@ -53,9 +53,15 @@ struct PieceView {
 
 [[nodiscard]] Result<NewBuffer> allocate_buffer(ClientLink& link, const AllocationRequest& request);
 [[nodiscard]] Result<void> free_buffer(ClientLink& link, std::uint64_t handle);
+/// What MAP_CPU answers: bytes of a file, as many as were asked for.
+struct CpuPiece {
+  UniqueFd fd;
+  std::uint64_t offset;
+};
+[[nodiscard]] Result<CpuPiece> request_cpu_map(ClientLink& link, const View& view, Access access);
 [[nodiscard]] Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access);
 [[nodiscard]] Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
-                                            Placement placement);
+                                            DevicePlacement placement);
 [[nodiscard]] Result<Point> unmap_device(ClientLink& link, DeviceAddr address);
 [[nodiscard]] Result<Export> export_view(ClientLink& link, const View& view);
 /// The reply is checked: it names kinds and states that exist.

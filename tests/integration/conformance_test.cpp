@@ -118,16 +118,18 @@ TEST_P(Conformance, DeviceAddressesAreChosenHintedOrForced) {
   const Client client = host.connect();
   const Buffer buffer = value(client.allocate(4_MiB, {.domain = Domain::device}));
   const DeviceAddr place(0x7'0000'0000);
-  const auto fixed = value(buffer.map_device(Access::read_write, Placement::fixed(place)));
+  const auto fixed = value(buffer.map_device(Access::read_write, DevicePlacement::fixed(place)));
   EXPECT_EQ(place, fixed.address());
   EXPECT_EQ(Errc::address_in_use,
-            code(buffer.map_device(Access::read_write, Placement::fixed(place + 4096_B))));
-  const auto hinted = value(buffer.map_device(Access::read_write, Placement::hint(place + 4_MiB)));
+            code(buffer.map_device(Access::read_write, DevicePlacement::fixed(place + 4096_B))));
+  const auto hinted =
+      value(buffer.map_device(Access::read_write, DevicePlacement::hint(place + 4_MiB)));
   EXPECT_EQ(place + 4_MiB, hinted.address());
-  const auto elsewhere = value(buffer.map_device(Access::read_write, Placement::hint(place)));
+  const auto elsewhere = value(buffer.map_device(Access::read_write, DevicePlacement::hint(place)));
   EXPECT_NE(place, elsewhere.address());
-  EXPECT_EQ(Errc::invalid_argument,
-            code(buffer.map_device(Access::read, Placement::fixed(DeviceAddr(0x7'0000'0001)))));
+  EXPECT_EQ(
+      Errc::invalid_argument,
+      code(buffer.map_device(Access::read, DevicePlacement::fixed(DeviceAddr(0x7'0000'0001)))));
 }
 
 TEST_P(Conformance, AJobOnAnUnmappedAddressFaultsAndSaysWhere) {
@@ -175,7 +177,8 @@ TEST_P(Conformance, TablesAreFreedWhenTheyAreEmpty) {
   const Client client = host.connect();
   const std::uint64_t before = value(client.usage()).page_table_bytes;
   const Buffer buffer = value(client.allocate(8_MiB));
-  auto mapping = value(buffer.map_device(Access::read, Placement::fixed(DeviceAddr(0x40200000))));
+  auto mapping =
+      value(buffer.map_device(Access::read, DevicePlacement::fixed(DeviceAddr(0x40200000))));
   EXPECT_GT(value(client.usage()).page_table_bytes, before);
   value(client.wait(value(mapping.unmap()), soon()));
   EXPECT_EQ(before, value(client.usage()).page_table_bytes);

@@ -125,11 +125,11 @@ class StaleTranslation : public testing::Test {
   /// twice.
   DeviceMapping map_fresh(const Buffer& buffer) {
     fresh_ += 2_MiB;
-    return value(buffer.map_device(Access::read_write, Placement::fixed(fresh_)));
+    return value(buffer.map_device(Access::read_write, DevicePlacement::fixed(fresh_)));
   }
 
   static DeviceMapping map_at(const Buffer& buffer, DeviceAddr place) {
-    return value(buffer.map_device(Access::read, Placement::fixed(place)));
+    return value(buffer.map_device(Access::read, DevicePlacement::fixed(place)));
   }
 
   /// One picture after another at the same address of one session.

@@ -348,8 +348,8 @@ TEST_F(BufferTest, RangesAndAccessesThatAreNoneAreRefusedBeforeTheyAreSent) {
 
 TEST_F(BufferTest, ADeviceMappingSaysWhereAndWhenAndUnmapsItself) {
   {
-    const auto mapping =
-        buffer_->map_device(pages(1, 2), Access::write, Placement::fixed(DeviceAddr(0x40000)));
+    const auto mapping = buffer_->map_device(pages(1, 2), Access::write,
+                                             DevicePlacement::fixed(DeviceAddr(0x40000)));
     ASSERT_TRUE(mapping);
     EXPECT_EQ(DeviceAddr(0x40000), mapping->address());
     EXPECT_EQ(ByteCount(2 * page), mapping->size());
@@ -382,18 +382,19 @@ TEST_F(BufferTest, AnExplicitUnmapGivesAPointAndHappensOnce) {
 TEST_F(BufferTest, AHintMayEndUpElsewhereAndAFixedAddressMayNot) {
   driver_->tamper(ACCELMM_IOCTL_MAP_DEVICE,
                   [](Reply& reply) { reply.as<accelmm_map_device>().address = 0x9000; });
-  const auto mapping = buffer_->map_device(Access::read, Placement::hint(DeviceAddr(0x8000)));
+  const auto mapping = buffer_->map_device(Access::read, DevicePlacement::hint(DeviceAddr(0x8000)));
   ASSERT_TRUE(mapping);
   EXPECT_EQ(DeviceAddr(0x9000), mapping->address());
   driver_->refuse(ACCELMM_IOCTL_MAP_DEVICE, EADDRINUSE);
-  EXPECT_EQ(Errc::address_in_use,
-            buffer_->map_device(Access::read, Placement::fixed(DeviceAddr(0x8000))).error().code);
+  EXPECT_EQ(
+      Errc::address_in_use,
+      buffer_->map_device(Access::read, DevicePlacement::fixed(DeviceAddr(0x8000))).error().code);
 }
 
 TEST_F(BufferTest, ADeviceMapReplyThatLiesIsRefused) {
   expect_refused<accelmm_map_device>(
       ACCELMM_IOCTL_MAP_DEVICE,
-      [&] { return buffer_->map_device(Access::read, Placement::fixed(DeviceAddr(0x8000))); },
+      [&] { return buffer_->map_device(Access::read, DevicePlacement::fixed(DeviceAddr(0x8000))); },
       {{"address", [](Reply&, accelmm_map_device& args) { args.address = 0x9000; }},
        {"address beyond", [](Reply&, accelmm_map_device& args) { args.address = UINT64_MAX; }},
        {"timeline", [](Reply&, accelmm_map_device& args) { args.point.timeline = 2; }},
