@@ -16,8 +16,8 @@ import source_tree
 # Which layer a public header belongs to. A new header is an error until it stands here.
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
-             "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "page_allocator.hpp", "slab.hpp",
+             "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
+    "mm": ["handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "page_allocator.hpp", "slab.hpp", "slab_recent.hpp",
            "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],

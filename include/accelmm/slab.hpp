@@ -4,6 +4,7 @@
 #include <accelmm/error.hpp>
 #include <accelmm/extent.hpp>
 #include <accelmm/page_allocator.hpp>
+#include <accelmm/slab_recent.hpp>
 #include <accelmm/units.hpp>
 
 #include <array>
@@ -118,7 +119,15 @@ class Slab {
   /// Errors  invalid_argument: size is 0 or above largest.
   ///         what the source said; fault: it gave what was not asked for.
   ///         no_memory: no room for metadata.  State unchanged.
-  [[nodiscard]] Result<Extent> allocate(ByteCount size);
+  [[nodiscard]] Result<Extent> allocate(ByteCount size) {
+    mm::SlabObject taken;
+    if (!mm::take_recent(recents_, size.value(), taken)) {
+      taken = take_quickly(size);
+      if (taken.size == 0) [[unlikely]]
+        return allocate_slowly(size);
+    }
+    return Extent{.offset = RegionOffset(taken.offset), .length = ByteCount(taken.size)};
+  }
 
   /// Takes as many objects as `offsets` has room for, or none. Each may be freed on its own.
   /// Errors  as allocate(); what `offsets` holds then means nothing.
@@ -130,7 +139,11 @@ class Slab {
   ///         the same moment, on two processors, one of which takes from these neighbours, both may
   ///         be told that they did: the object is then lost until it is freed once more, and never
   ///         had by two.
-  [[nodiscard]] Result<void> free(RegionOffset offset);
+  [[nodiscard]] Result<void> free(RegionOffset offset) {
+    if (!mm::give_recent(recents_, offset.value()) && !give_back(offset)) [[unlikely]]
+      return fail(Errc::invalid_argument, "no live object begins there");
+    return {};
+  }
 
   /// Gives objects back, of any sizes in any order; fastest where neighbours stand together.
   /// Errors  invalid_argument: no live object begins at one of them, and then nothing is freed; or
@@ -166,8 +179,12 @@ class Slab {
 
  private:
   struct State;
+  [[nodiscard]] mm::SlabObject take_quickly(ByteCount size) const noexcept;
+  [[nodiscard]] Result<Extent> allocate_slowly(ByteCount size);
+  [[nodiscard]] bool give_back(RegionOffset offset);
   explicit Slab(std::unique_ptr<State> state) noexcept;
 
+  mm::SlabRecents recents_;
   std::unique_ptr<State> state_;
 };
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/per_cpu_area.hpp"
 #include "mm/slab_state.hpp"
 
 #include <accelmm/check.hpp>
@@ -45,14 +46,16 @@ std::uint64_t secret_for(const void* object) noexcept {
 Slab::State::State(const Options& given)
     : options(given),
       slot_count(per_cpu::slots()),
-      slot_memory(slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock))),
+      slot_memory(slot_count * (sizeof(SlabSlot) + sizeof(mm::SlabRecent) + sizeof(SlabSlotLock))),
       table((given.region.value() + (std::uint64_t{1} << mm::slab_unit_log2) - 1) >>
             mm::slab_unit_log2) {
   if (!table.exists()) throw std::bad_alloc();
   slots = reinterpret_cast<SlabSlot*>(slot_memory.data());
-  locks = reinterpret_cast<SlabSlotLock*>(slots + slot_count);
+  recents = reinterpret_cast<mm::SlabRecent*>(slots + slot_count);
+  locks = reinterpret_cast<SlabSlotLock*>(recents + slot_count);
   for (unsigned slot = 0; slot < slot_count; ++slot) {
     new (slots + slot) SlabSlot;
+    new (recents + slot) mm::SlabRecent(slots[slot].caches[0].current);
     new (locks + slot) SlabSlotLock;
   }
   for (unsigned number = 0; number < mm::slab_class_count; ++number)
@@ -65,8 +68,22 @@ Slab::State::State(const Options& given)
   const std::uint64_t secret = secret_for(this);
   if (options.order == Order::random) order_key = secret | 1;
   // The slow ways obey the options.
-  if (order_key == 0) quick_area = per_cpu::quick_area();
   quarantine.start(options.quarantine.random, options.quarantine.queue, mix(secret));
+  const mm::QuickSlots all{.caches = slots->caches.data(),
+                           .recents = recents,
+                           .count = per_cpu::restartable() ? slot_count : 0,
+                           .area = per_cpu::thread_area()};
+  quick_to_take = quick_to_free = all;
+  // The slow ways obey the options.
+  if (order_key != 0) quick_to_take.count = 0;
+  if (quarantine.enabled()) quick_to_free.count = 0;
+}
+
+mm::SlabRecents Slab::State::recents_of_callers() const {
+  return {.slots = recents,
+          .to_take = quick_to_take.count,
+          .to_free = quick_to_free.count,
+          .area = per_cpu::thread_area()};
 }
 
 Slab::State::~State() {
@@ -77,7 +94,8 @@ Slab::State::~State() {
     });
 }
 
-Slab::Slab(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Slab::Slab(std::unique_ptr<State> state) noexcept
+    : recents_(state->recents_of_callers()), state_(std::move(state)) {}
 Slab::Slab(Slab&& other) noexcept = default;
 Slab& Slab::operator=(Slab&& other) noexcept = default;
 Slab::~Slab() = default;
@@ -159,7 +177,7 @@ SlabPiece Slab::State::take_from_current(unsigned number, std::uint32_t count) c
 
 // Takes up to `count` objects, at least one, of a word that the thread gets hold of if it must.
 Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) {
-  if (quick_area == 0) {
+  if (!quick_to_take.exist()) {
     if (const SlabPiece piece = take_from_current(number, count); piece.objects != 0) return piece;
   }
   const auto word = hold_word(number);
@@ -175,7 +193,7 @@ void Slab::State::keep(unsigned number, SlabWordRef word, std::uint32_t left) {
   const Slot slot = slot_of_thread();
   const bool several = (left & (left - 1)) != 0;
   if (slot.words != nullptr && several &&
-      slot.words->caches[number].install(slot.number, *slot.lock, word))
+      slot.words->caches[number].install(slot.number, *slot.lock, word, slot.recent->word))
     return;
   shelve(number, word);
 }
@@ -230,20 +248,22 @@ void Slab::State::give_back(unsigned number, const SlabsReleased& released) {
         {.offset = RegionOffset(base), .length = ByteCount(mm::slab_shapes[number].slab_bytes())});
 }
 
-Result<Extent> Slab::allocate(ByteCount size) {
-  State& state = *state_;
+mm::SlabObject Slab::take_quickly(ByteCount size) const noexcept {
   if (size.value() - 1 >= mm::slab_largest) [[unlikely]]  // 0, too
-    return fail(Errc::invalid_argument, wrong_size);
-  const unsigned number = state.class_for(size);
-  const SlabPiece piece = state.take_one_quickly(number);
-  if (piece.objects == 0) [[unlikely]]
-    return state.allocate_slowly(number);
+    return {};
+  const unsigned number = state_->class_for(size);
+  const mm::QuickTaken taken = mm::take_lowest(state_->quick_to_take, number);
+  if (taken.object == 0) [[unlikely]]
+    return {};
   const std::uint64_t bytes = mm::slab_shapes[number].size;
-  return Extent{.offset = RegionOffset(piece.offset(bytes)), .length = ByteCount(bytes)};
+  return {.offset = SlabPiece{.word = taken.word, .objects = taken.object}.offset(bytes),
+          .size = bytes};
 }
 
-[[gnu::noinline]] Result<Extent> Slab::State::allocate_slowly(unsigned number) {
-  const auto piece = take_piece(number, 1);
+Result<Extent> Slab::allocate_slowly(ByteCount size) {
+  if (size.value() - 1 >= mm::slab_largest) return fail(Errc::invalid_argument, wrong_size);
+  const unsigned number = state_->class_for(size);
+  const auto piece = state_->take_piece(number, 1);
   if (!piece) return fail(piece.error());
   const std::uint64_t bytes = mm::slab_shapes[number].size;
   return Extent{.offset = RegionOffset(piece->offset(bytes)), .length = ByteCount(bytes)};

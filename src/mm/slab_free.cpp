@@ -53,7 +53,7 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
   } else if (freed.after == mm::slab_shapes[number].all_of(place.word) &&
              place.record().is_central(place.word)) [[unlikely]] {
     SlabsReleased released;
-    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask()};
+    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask};
     centrals[number].look(base, place.entry, table, released);
     give_back(number, released);
   }
@@ -65,7 +65,7 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
 [[gnu::noinline]] bool Slab::State::free_elsewhere(std::uint64_t offset) {
   const Place place = find(offset);
   if (place.entry == 0) return false;
-  return (quick_area == 0 && give_to_current(place, place.bit)) || give(place, place.bit);
+  return (!quick_to_free.exist() && give_to_current(place, place.bit)) || give(place, place.bit);
 }
 
 // What give_quickly() does, wherever sections are restartable or not.
@@ -83,7 +83,7 @@ bool Slab::State::give_to_current(const Place& place, std::uint32_t objects) con
 
 bool Slab::State::free_one(std::uint64_t offset) {
   const Place place = find(offset);
-  if (place.entry != 0 && give_quickly(place, place.bit)) [[likely]]
+  if (place.entry != 0 && give_quickly(place)) [[likely]]
     return true;
   return free_elsewhere(offset);
 }
@@ -101,17 +101,12 @@ void Slab::State::empty_quarantine() {
   while (const auto offset = quarantine.leave()) ACCELMM_CHECK(free_one(*offset));
 }
 
-Result<void> Slab::free(RegionOffset offset) {
-  State& state = *state_;
-  if (!state.quarantine.enabled()) [[likely]] {
-    const State::Place place = state.find(offset.value());
-    if (place.entry != 0 && state.give_quickly(place, place.bit)) [[likely]]
-      return {};
-    if (state.free_elsewhere(offset.value())) return {};
-  } else if (state.free_quarantined(offset.value())) {
-    return {};
-  }
-  return fail(Errc::invalid_argument, not_live);
+bool Slab::give_back(RegionOffset offset) {
+  const State::Place place = state_->find(offset.value());
+  if (place.entry != 0 && state_->give_quickly(place)) [[likely]]
+    return true;
+  return state_->quarantine.enabled() ? state_->free_quarantined(offset.value())
+                                      : state_->free_elsewhere(offset.value());
 }
 
 Result<ByteCount> Slab::usable_size(RegionOffset offset) const {

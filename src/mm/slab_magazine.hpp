@@ -5,6 +5,8 @@
 #include "mm/slab_record.hpp"
 #include "mm/slab_word.hpp"
 
+#include <accelmm/slab_recent.hpp>
+
 #include <array>
 #include <cstdint>
 
@@ -49,9 +51,10 @@ struct alignas(cache_line) SlabCacheOf {
     return word;
   }
 
-  [[nodiscard]] bool install(unsigned slot, Lock& lock, SlabWordRef word) {
-    return Sections::store_if(slot, lock, current, SlabWordRef::none, current, SlabWordRef::none,
-                              word.raw());
+  /// `recent` is the slot's (SlabRecent): the word may have been another slab's when it was noted.
+  [[nodiscard]] bool install(unsigned slot, Lock& lock, SlabWordRef word, Word& recent) {
+    return Sections::push_if(slot, lock, current, SlabWordRef::none, recent, SlabRecent::forgotten,
+                             word.raw());
   }
 
   enum class Push { done, full, lost };

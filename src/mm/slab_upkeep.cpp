@@ -71,9 +71,10 @@ ByteCount Slab::trim() {
 
 Slab::Statistics Slab::statistics() const {
   Statistics all;
-  std::uint64_t metadata = sizeof(State) +
-                           state_->slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock)) +
-                           state_->table.bytes() + state_->quarantine.bytes();
+  std::uint64_t metadata =
+      sizeof(State) +
+      state_->slot_count * (sizeof(SlabSlot) + sizeof(mm::SlabRecent) + sizeof(SlabSlotLock)) +
+      state_->table.bytes() + state_->quarantine.bytes();
   for (unsigned number = 0; number < mm::slab_class_count; ++number) {
     const mm::SlabClassShape& shape = mm::slab_shapes[number];
     const auto count = state_->centrals[number].count();
