@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/per_cpu_area.hpp"
+#include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
 
 #include <accelmm/check.hpp>
@@ -125,7 +126,7 @@ SlabWordRef Slab::State::hold_local_word(unsigned number) const {
     SlabCache& cache = slot.words->caches[number];
     if (const SlabWordRef word = cache.detach(slot.number, *slot.lock); word.names_a_word())
       return word;
-    SlabWordRef word;
+    SlabWordRef word{};
     switch (cache.pop(slot.number, *slot.lock, word)) {
       case SlabCache::Pop::done:
         return word;
@@ -140,6 +141,11 @@ SlabWordRef Slab::State::hold_local_word(unsigned number) const {
 // A word with a free object, from wherever there is one.
 Result<SlabWordRef> Slab::State::hold_word(unsigned number) {
   if (const SlabWordRef word = hold_local_word(number); word.names_a_word()) return word;
+  return hold_central_word(number);
+}
+
+// A word with a free object from the central store, and some for the magazine.
+[[gnu::noinline]] Result<SlabWordRef> Slab::State::hold_central_word(unsigned number) {
   std::array<SlabWordRef, mm::magazine_cells / 2> words;
   const std::span batch = std::span(words).first(mm::slab_shapes[number].batch_words);
   bool drained = false;
@@ -175,6 +181,19 @@ SlabPiece Slab::State::take_from_current(unsigned number, std::uint32_t count) c
   return {.word = word, .objects = objects};
 }
 
+// Takes all free objects of a word of the slot's magazine: as many as wanted, more often than not,
+// where the current word would keep one. Nothing if there is none at hand.
+SlabPiece Slab::State::take_word(unsigned number) const {
+  const Slot slot = slot_of_thread();
+  if (slot.words == nullptr) return {};
+  SlabWordRef word{};
+  if (slot.words->caches[number].pop(slot.number, *slot.lock, word) != SlabCache::Pop::done)
+    return {};
+  const mm::Taken taken =
+      mm::take_from_held(word.marks(), [&](std::uint32_t free) { return free; });
+  return {.word = word, .objects = taken.objects};
+}
+
 // Takes up to `count` objects, at least one, of a word that the thread gets hold of if it must.
 Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) {
   if (!quick_to_take.exist()) {
@@ -198,25 +217,29 @@ void Slab::State::keep(unsigned number, SlabWordRef word, std::uint32_t left) {
   shelve(number, word);
 }
 
-// Puts a word that the thread holds into the slot's magazine; or, if that is full, into the central
-// store with the upper half of the magazine.
+// Puts a word that the thread holds into the slot's magazine, or, if that is full, elsewhere.
 void Slab::State::shelve(unsigned number, SlabWordRef word) {
-  const mm::SlabClassShape& shape = mm::slab_shapes[number];
-  std::array<SlabWordRef, mm::magazine_cells> leaving;
-  std::size_t count = 0;
   while (true) {
     const Slot slot = slot_of_thread();
     if (slot.words == nullptr) break;
-    SlabCache& cache = slot.words->caches[number];
-    const auto pushed = cache.push(slot.number, *slot.lock, word, shape.cached_words);
+    const auto pushed = slot.words->caches[number].push(slot.number, *slot.lock, word,
+                                                        mm::slab_shapes[number].cached_words);
     if (pushed == SlabCache::Push::done) return;
-    if (pushed == SlabCache::Push::lost) continue;
-    while (count < shape.cached_words / 2U &&
-           cache.pop(slot.number, *slot.lock, leaving[count]) == SlabCache::Pop::done)
-      ++count;
-    break;
+    if (pushed == SlabCache::Push::full) break;
   }
-  leaving[count++] = word;
+  shelve_centrally(number, word);
+}
+
+// Puts a word into the central store, with the upper half of the slot's magazine.
+[[gnu::noinline]] void Slab::State::shelve_centrally(unsigned number, SlabWordRef word) {
+  std::array<SlabWordRef, mm::magazine_cells> leaving;
+  leaving[0] = word;
+  std::size_t count = 1;
+  if (const Slot slot = slot_of_thread(); slot.words != nullptr)
+    while (count <= mm::slab_shapes[number].cached_words / 2U &&
+           slot.words->caches[number].pop(slot.number, *slot.lock, leaving[count]) ==
+               SlabCache::Pop::done)
+      ++count;
   SlabsReleased released;
   centrals[number].put(std::span(leaving).first(count), table, released);
   give_back(number, released);
@@ -278,13 +301,9 @@ std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionO
   std::size_t count = 0;
   if ((run & (run + 1)) == 0) {
     const auto length = static_cast<std::size_t>(std::countr_one(run));
-    for (; count + 4 <= length; count += 4) {  // their sums do not wait for each other
-      offsets[count] = RegionOffset(first + count * size);
-      offsets[count + 1] = RegionOffset(first + (count + 1) * size);
-      offsets[count + 2] = RegionOffset(first + (count + 2) * size);
-      offsets[count + 3] = RegionOffset(first + (count + 3) * size);
-    }
-    for (; count < length; ++count) offsets[count] = RegionOffset(first + count * size);
+    mm::SlabRun two(first, size);
+    for (; count + 2 <= length; count += 2) two.write(offsets.data() + count);
+    if (count < length) offsets[count++] = RegionOffset(first + (length - 1) * size);
     return count;
   }
   for (std::uint32_t rest = run; rest != 0; rest &= rest - 1)
@@ -302,7 +321,8 @@ Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets
   while (done < offsets.size()) {
     const auto wanted = static_cast<std::uint32_t>(
         std::min<std::size_t>(offsets.size() - done, mm::objects_per_word));
-    SlabPiece piece = state_->take_from_current(number, wanted);
+    SlabPiece piece = wanted == mm::objects_per_word ? state_->take_word(number)
+                                                     : state_->take_from_current(number, wanted);
     if (piece.objects == 0) {
       const auto taken = state_->take_piece(number, wanted);
       if (!taken) {

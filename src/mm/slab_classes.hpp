@@ -77,12 +77,13 @@ inline constexpr unsigned magazine_cells = 30;
   shape.words = static_cast<std::uint16_t>((objects + objects_per_word - 1) / objects_per_word);
   const std::uint32_t rest = objects % objects_per_word;
   shape.last_mask = rest == 0 ? ~std::uint32_t{0} : (std::uint32_t{1} << rest) - 1;
-  // A magazine keeps about 256 KiB at most, and takes 64 KiB at a time, as far as whole words do.
+  // A magazine keeps about 256 KiB at most, but eight words: objects that are freed at random make
+  // as many words with one free object each. It takes 64 KiB at a time, as far as whole words do.
   const std::uint32_t word_bytes = shape.size * objects_per_word;
   const std::uint32_t cached = 256 * 1024 / word_bytes;
   const std::uint32_t batch = 64 * 1024 / word_bytes;
   shape.cached_words = static_cast<std::uint8_t>(
-      cached < 4 ? 4 : (cached > magazine_cells ? magazine_cells : cached));
+      cached < 8 ? 8 : (cached > magazine_cells ? magazine_cells : cached));
   shape.batch_words = static_cast<std::uint8_t>(
       batch < 1 ? 1 : (batch > magazine_cells / 2 ? magazine_cells / 2 : batch));
   return shape;

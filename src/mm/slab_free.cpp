@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
 
 #include <accelmm/slab.hpp>
@@ -20,13 +21,11 @@ std::size_t length_of_run(std::span<const RegionOffset> offsets, std::uint64_t s
                           std::size_t limit) {
   limit = std::min(limit, offsets.size());
   const std::uint64_t first = offsets[0].value();
-  std::size_t length = 1;
-  // Four at a time: what differs in any of them.
-  const auto off = [&](std::size_t i) { return offsets[i].value() ^ (first + i * size); };
-  while (length + 4 <= limit &&
-         (off(length) | off(length + 1) | off(length + 2) | off(length + 3)) == 0)
-    length += 4;
-  while (length < limit && off(length) == 0) ++length;
+  std::size_t length = 0;
+  // Eight at a time: what differs in any of them.
+  for (mm::SlabRun run(first, size); length + 8 <= limit; length += 8)
+    if (run.differs(offsets.data() + length)) break;
+  while (length < limit && offsets[length].value() == first + length * size) ++length;
   return length;
 }
 
@@ -136,15 +135,25 @@ bool Slab::State::is_live(const Group& group) const {
 }
 
 Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
-  const State& state = *state_;
+  if (offsets.empty()) return {};
+  const State::Group first = state_->next_group(offsets);
+  if (first.count == offsets.size() &&
+      !state_->quarantine.enabled()) {  // looked at and freed in one
+    if (first.place.entry != 0 && state_->give(first.place, first.objects)) return {};
+    return fail(Errc::invalid_argument, not_live);
+  }
+  return state_->free_groups(offsets);
+}
+
+Result<void> Slab::State::free_groups(std::span<const RegionOffset> offsets) {
   // Looked at first, so that a wrong offset frees nothing; the groups of a batch of usual length
   // are kept for the second pass.
-  std::array<State::Group, 4> groups;
+  std::array<Group, 4> groups;
   std::size_t count = 0;
   for (std::size_t i = 0; i < offsets.size();) {
-    const State::Group group = state.next_group(offsets.subspan(i));
-    if (!state.is_live(group)) return fail(Errc::invalid_argument, not_live);
-    if (state.quarantine.enabled() && !state.is_outside_quarantine(group))
+    const Group group = next_group(offsets.subspan(i));
+    if (!is_live(group)) return fail(Errc::invalid_argument, not_live);
+    if (quarantine.enabled() && !is_outside_quarantine(group))
       return fail(Errc::invalid_argument, not_live);
     if (count < groups.size()) groups[count] = group;
     ++count;
@@ -153,9 +162,8 @@ Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
   bool all = true;
   std::size_t done = 0;
   for (std::size_t i = 0; i < offsets.size(); ++done) {
-    const State::Group group =
-        done < groups.size() ? groups[done] : state.next_group(offsets.subspan(i));
-    all = state_->free_group(group) && all;
+    const Group group = done < groups.size() ? groups[done] : next_group(offsets.subspan(i));
+    all = free_group(group) && all;
     i += group.count;
   }
   if (!all) return fail(Errc::invalid_argument, not_live);

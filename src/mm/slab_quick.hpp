@@ -36,7 +36,7 @@ struct QuickSlots {
 };
 
 struct QuickTaken {
-  SlabWordRef word;
+  SlabWordRef word{};
   std::uint32_t object = 0;  ///< its bit; 0 if none was taken
 };
 

@@ -52,6 +52,8 @@ class SlabWordRef {
   static constexpr std::uint64_t closed = 1;
   static constexpr unsigned address_bits = 56;
 
+  /// None if written `SlabWordRef()`; anything where there is no initialiser, as in an array that
+  /// most calls fill little of.
   SlabWordRef() = default;
   explicit SlabWordRef(std::uint64_t raw) : raw_(raw) {}
   SlabWordRef(const SlabRecord* record, unsigned word)
@@ -70,7 +72,7 @@ class SlabWordRef {
   }
 
  private:
-  std::uint64_t raw_ = none;
+  std::uint64_t raw_;
 };
 
 /// Memory from operator new, aligned to a cache line.

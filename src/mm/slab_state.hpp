@@ -37,7 +37,7 @@ struct alignas(mm::cache_line) SlabSlotLock {
 
 /// Objects of one word that a thread has taken.
 struct SlabPiece {
-  mm::SlabWordRef word;
+  mm::SlabWordRef word{};
   std::uint32_t objects = 0;
   /// Of the lowest. The slab cannot go away any more, since one of its objects is live.
   [[nodiscard]] std::uint64_t offset(std::uint64_t size) const {
@@ -105,11 +105,14 @@ struct Slab::State {
   }
   [[nodiscard]] std::uint32_t choose_secretly(std::uint32_t free, std::uint32_t count) const;
   [[nodiscard]] SlabPiece take_from_current(unsigned number, std::uint32_t count) const;
+  [[nodiscard]] SlabPiece take_word(unsigned number) const;
   [[nodiscard]] Result<SlabPiece> take_piece(unsigned number, std::uint32_t count);
   [[nodiscard]] mm::SlabWordRef hold_local_word(unsigned number) const;
   [[nodiscard]] Result<mm::SlabWordRef> hold_word(unsigned number);
+  [[nodiscard]] Result<mm::SlabWordRef> hold_central_word(unsigned number);
   void keep(unsigned number, mm::SlabWordRef word, std::uint32_t left);
   void shelve(unsigned number, mm::SlabWordRef word);
+  void shelve_centrally(unsigned number, mm::SlabWordRef word);
   [[nodiscard]] Result<void> grow(unsigned number);
   void give_back(unsigned number, const mm::SlabsReleased& released);
 
@@ -126,6 +129,7 @@ struct Slab::State {
   [[nodiscard]] Group next_group(std::span<const RegionOffset> offsets) const;
   [[nodiscard]] bool is_live(const Group& group) const;
   [[nodiscard]] bool is_outside_quarantine(const Group& group) const;
+  [[nodiscard]] Result<void> free_groups(std::span<const RegionOffset> offsets);
   [[nodiscard]] bool free_group(const Group& group);
 
   // slab_upkeep.cpp

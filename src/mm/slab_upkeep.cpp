@@ -32,7 +32,8 @@ void Slab::State::drain_slot(unsigned number_of_slot) {
         words[count++] = word;
       }) && all;
       if (count == 0) continue;
-      SlabsReleased none{.room = 0};  // the source is not called under the lock of the drain
+      SlabsReleased none;
+      none.room = 0;  // the source is not called under the lock of the drain
       centrals[number].put(std::span(words).first(count), table, none);
     }
     if (all) return;
