@@ -2,6 +2,7 @@
 #include "base/per_cpu_area.hpp"
 #include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
+#include "mm/slab_trusted.hpp"
 
 #include <accelmm/check.hpp>
 #include <accelmm/slab.hpp>
@@ -78,6 +79,7 @@ Slab::State::State(const Options& given)
   // The slow ways obey the options.
   if (order_key != 0) quick_to_take.count = 0;
   if (quarantine.enabled()) quick_to_free.count = 0;
+  if (options.bulk == Bulk::trusted && order_key == 0 && !quarantine.enabled()) start_trusting();
 }
 
 mm::SlabRecents Slab::State::recents_of_callers() const {
@@ -313,7 +315,12 @@ std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionO
 
 }  // namespace
 
-Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets) {
+bool Slab::take_trusted(ByteCount size, std::span<RegionOffset> offsets) const noexcept {
+  return state_->trusts() && size.value() - 1 < mm::slab_largest &&
+         state_->take_trusted(state_->class_for(size), offsets);
+}
+
+Result<void> Slab::allocate_bulk_slowly(ByteCount size, std::span<RegionOffset> offsets) {
   if (size.value() - 1 >= mm::slab_largest) return fail(Errc::invalid_argument, wrong_size);
   const unsigned number = state_->class_for(size);
   const std::uint64_t bytes = mm::slab_shapes[number].size;

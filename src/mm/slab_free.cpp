@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
+#include "mm/slab_trusted.hpp"
 
 #include <accelmm/slab.hpp>
 
@@ -134,27 +135,26 @@ bool Slab::State::is_live(const Group& group) const {
          table.entry_at(group.place.offset) == group.place.entry;
 }
 
-Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
-  if (offsets.empty()) return {};
+bool Slab::give_back_bulk(std::span<const RegionOffset> offsets) {
+  if (offsets.empty()) return true;
+  if (state_->trusts() && state_->free_trusted(offsets)) return true;
   const State::Group first = state_->next_group(offsets);
   if (first.count == offsets.size() &&
       !state_->quarantine.enabled()) {  // looked at and freed in one
-    if (first.place.entry != 0 && state_->give(first.place, first.objects)) return {};
-    return fail(Errc::invalid_argument, not_live);
+    return first.place.entry != 0 && state_->give(first.place, first.objects);
   }
   return state_->free_groups(offsets);
 }
 
-Result<void> Slab::State::free_groups(std::span<const RegionOffset> offsets) {
+bool Slab::State::free_groups(std::span<const RegionOffset> offsets) {
   // Looked at first, so that a wrong offset frees nothing; the groups of a batch of usual length
   // are kept for the second pass.
   std::array<Group, 4> groups;
   std::size_t count = 0;
   for (std::size_t i = 0; i < offsets.size();) {
     const Group group = next_group(offsets.subspan(i));
-    if (!is_live(group)) return fail(Errc::invalid_argument, not_live);
-    if (quarantine.enabled() && !is_outside_quarantine(group))
-      return fail(Errc::invalid_argument, not_live);
+    if (!is_live(group)) return false;
+    if (quarantine.enabled() && !is_outside_quarantine(group)) return false;
     if (count < groups.size()) groups[count] = group;
     ++count;
     i += group.count;
@@ -166,8 +166,7 @@ Result<void> Slab::State::free_groups(std::span<const RegionOffset> offsets) {
     all = free_group(group) && all;
     i += group.count;
   }
-  if (!all) return fail(Errc::invalid_argument, not_live);
-  return {};
+  return all;
 }
 
 bool Slab::State::is_outside_quarantine(const Group& group) const {

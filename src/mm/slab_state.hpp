@@ -30,6 +30,13 @@ struct SlabSlot {
 };
 static_assert(sizeof(SlabSlot) == std::size_t{1} << mm::slot_log2);
 
+/// A slot's objects of each class that it was told are free.
+struct SlabStacks {
+  std::array<mm::SlabStack, mm::slab_class_count> stacks;
+  /// Of the objects freed last.
+  std::atomic<unsigned> recent_class = 0;
+};
+
 /// What stands in for restartable sections.
 struct alignas(mm::cache_line) SlabSlotLock {
   per_cpu::SlotLock lock;
@@ -129,8 +136,17 @@ struct Slab::State {
   [[nodiscard]] Group next_group(std::span<const RegionOffset> offsets) const;
   [[nodiscard]] bool is_live(const Group& group) const;
   [[nodiscard]] bool is_outside_quarantine(const Group& group) const;
-  [[nodiscard]] Result<void> free_groups(std::span<const RegionOffset> offsets);
+  [[nodiscard]] bool free_groups(std::span<const RegionOffset> offsets);
   [[nodiscard]] bool free_group(const Group& group);
+
+  // slab_trusted.cpp: what is not looked at
+  void start_trusting();
+  [[nodiscard]] bool trusts() const { return stacks != nullptr; }
+  [[nodiscard]] bool take_trusted(unsigned number, std::span<RegionOffset> offsets) const;
+  [[nodiscard]] bool free_trusted(std::span<const RegionOffset> offsets) const;
+  void drain_stacks() ACCELMM_EXCLUDES(drain_mutex);
+  [[nodiscard]] std::uint64_t trusted_objects(unsigned number) const;
+  void validate_stacks() const;
 
   // slab_upkeep.cpp
   void drain() ACCELMM_EXCLUDES(drain_mutex);
@@ -146,6 +162,8 @@ struct Slab::State {
   SlabSlot* slots = nullptr;
   mm::SlabRecent* recents = nullptr;
   SlabSlotLock* locks = nullptr;
+  mm::AlignedBlock stack_memory;
+  SlabStacks* stacks = nullptr;  // a slot's each; null: free_bulk() looks
   mm::SlabTable table;
   std::array<std::uint8_t, mm::slab_largest / mm::slab_smallest + 1> class_table;
   std::array<mm::SlabCentral, mm::slab_class_count> centrals;
