@@ -101,6 +101,18 @@ TEST_F(RecentObject, DrainedIsNotTakenFromWhereItWas) {
   slab.validate();
 }
 
+TEST_F(RecentObject, DrainedWhileLiveIsFreedAsAnyOther) {
+  const RegionOffset object = take(64_B);
+  ASSERT_TRUE(slab.free(object));
+  ASSERT_EQ(object, take(64_B));
+  slab.drain();
+  ASSERT_TRUE(slab.free(object));
+  slab.validate();  // of the slab's being empty, too
+  EXPECT_FALSE(slab.free(object));
+  slab.trim();
+  EXPECT_EQ(0U, source.outstanding());
+}
+
 TEST_F(RecentObject, FreedByAnotherProcessorIsFree) {
   run_on(0);
   const RegionOffset object = take(64_B);
