@@ -46,8 +46,8 @@ class PageAllocatorSource final : public SlabSource {
 /// doubling. An object is aligned to the largest power of two that divides the size of its class.
 /// Owns      its metadata, outside what it manages: two bits an object and 72 to 128 bytes a slab
 ///           (1.7 % of slabs of 16-byte objects, 0.9 % of 32-byte ones, less of larger); 8 bytes
-///           for 64 KiB of the region; 16 KiB for each processor, 48 with trusted bulk. What a class needed at its peak
-///           is kept until the end.
+///           for 64 KiB of the region; 16 KiB for each processor, 48 with trusted bulk. What a
+///           class needed at its peak is kept until the end.
 /// Units     byte offsets and lengths.
 /// Threads   any. Taking and freeing on one processor share nothing with others, unless they are
 ///           of the same 32 neighbouring objects; a lock a class is behind that, and none is held
@@ -56,8 +56,8 @@ class PageAllocatorSource final : public SlabSource {
 ///           or not. A moved-from Slab may only be destroyed or assigned to.
 /// Invariant an object is live, or can be had again by allocate(), never both -> validate().
 /// Cost      allocate and free: no call where a processor frees and takes the same object by turns;
-///           no locked instruction for objects of the 32 neighbours that the
-///           processor takes from at the moment; otherwise one or two compare-and-swaps.
+///           no locked instruction for objects of the 32 neighbours that it takes from at the
+///           moment; otherwise one or two compare-and-swaps.
 /// Source    Bonwick, Adams: Magazines and vmem, USENIX 2001; docs/mm.md.
 class Slab {
  public:
