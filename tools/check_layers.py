@@ -16,9 +16,10 @@ import source_tree
 # Which layer a public header belongs to. A new header is an error until it stands here.
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
-             "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["backing.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
-           "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "va_allocator.hpp"],
+             "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
+    "mm": ["backing.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp",
+           "heap_resource.hpp", "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp",
+           "slab_recent.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],

@@ -4,6 +4,7 @@
 #include <accelmm/error.hpp>
 #include <accelmm/extent.hpp>
 #include <accelmm/page_allocator.hpp>
+#include <accelmm/slab_recent.hpp>
 #include <accelmm/units.hpp>
 
 #include <array>
@@ -44,9 +45,9 @@ class PageAllocatorSource final : public SlabSource {
 /// BAR. Sizes are rounded up to one of 64 classes: multiples of 16 bytes to 256, then eight a
 /// doubling. An object is aligned to the largest power of two that divides the size of its class.
 /// Owns      its metadata, outside what it manages: two bits an object and 72 to 128 bytes a slab
-///           (1.7 % of slabs of 16-byte objects, 0.9 % of 32-byte ones, less of larger); 16 bytes
-///           for 64 KiB of the region; 16 KiB for each processor. What a class needed at its peak
-///           is kept until the end.
+///           (1.7 % of slabs of 16-byte objects, 0.9 % of 32-byte ones, less of larger); 8 bytes
+///           for 64 KiB of the region; 16 KiB for each processor, 48 with trusted bulk. What a
+///           class needed at its peak is kept until the end.
 /// Units     byte offsets and lengths.
 /// Threads   any. Taking and freeing on one processor share nothing with others, unless they are
 ///           of the same 32 neighbouring objects; a lock a class is behind that, and none is held
@@ -54,8 +55,9 @@ class PageAllocatorSource final : public SlabSource {
 /// Lifetime  move-only, not while others use it; destroying it gives every slab back, live objects
 ///           or not. A moved-from Slab may only be destroyed or assigned to.
 /// Invariant an object is live, or can be had again by allocate(), never both -> validate().
-/// Cost      allocate and free: no locked instruction for objects of the 32 neighbours that the
-///           processor takes from at the moment; otherwise one or two compare-and-swaps.
+/// Cost      allocate and free: no call where a processor frees and takes the same object by turns;
+///           no locked instruction for objects of the 32 neighbours that it takes from at the
+///           moment; otherwise one or two compare-and-swaps.
 /// Source    Bonwick, Adams: Magazines and vmem, USENIX 2001; docs/mm.md.
 class Slab {
  public:
@@ -71,6 +73,14 @@ class Slab {
     lowest_first,
     random,  ///< which free object of 32 neighbours is taken cannot be foretold
   };
+  enum class Bulk {
+    checked,
+    /// free_bulk() believes that the offsets begin live objects of one class, none of them twice,
+    /// and does not look at them: the next allocate_bulk() of the class on that processor has them
+    /// first. What is freed wrongly, there or twice, is had by two. Checked all the same where
+    /// there is a quarantine or the order is random.
+    trusted,
+  };
   /// Freed objects wait here before they can be had again: so many in random places, then so many
   /// in a queue. None by default.
   struct Quarantine {
@@ -83,6 +93,7 @@ class Slab {
     Spacing spacing = Spacing::packed;
     Order order = Order::lowest_first;
     Quarantine quarantine = {};
+    Bulk bulk = Bulk::checked;
     /// Empty slabs kept a class, beyond which they go back to the source at once.
     std::uint32_t spare_slabs = 1;
   };
@@ -118,11 +129,22 @@ class Slab {
   /// Errors  invalid_argument: size is 0 or above largest.
   ///         what the source said; fault: it gave what was not asked for.
   ///         no_memory: no room for metadata.  State unchanged.
-  [[nodiscard]] Result<Extent> allocate(ByteCount size);
+  [[nodiscard]] Result<Extent> allocate(ByteCount size) {
+    mm::SlabObject taken;
+    if (!mm::take_recent(recents_, size.value(), taken)) {
+      taken = take_quickly(size);
+      if (taken.size == 0) [[unlikely]]
+        return allocate_slowly(size);
+    }
+    return Extent{.offset = RegionOffset(taken.offset), .length = ByteCount(taken.size)};
+  }
 
   /// Takes as many objects as `offsets` has room for, or none. Each may be freed on its own.
   /// Errors  as allocate(); what `offsets` holds then means nothing.
-  [[nodiscard]] Result<void> allocate_bulk(ByteCount size, std::span<RegionOffset> offsets);
+  [[nodiscard]] Result<void> allocate_bulk(ByteCount size, std::span<RegionOffset> offsets) {
+    if (take_trusted(size, offsets)) return {};
+    return allocate_bulk_slowly(size, offsets);
+  }
 
   /// Gives an object back.
   /// Errors  invalid_argument: no live object begins there (double free, foreign, interior). State
@@ -130,13 +152,21 @@ class Slab {
   ///         the same moment, on two processors, one of which takes from these neighbours, both may
   ///         be told that they did: the object is then lost until it is freed once more, and never
   ///         had by two.
-  [[nodiscard]] Result<void> free(RegionOffset offset);
+  [[nodiscard]] Result<void> free(RegionOffset offset) {
+    if (!mm::give_recent(recents_, offset.value()) && !give_back(offset)) [[unlikely]]
+      return fail(Errc::invalid_argument, "no live object begins there");
+    return {};
+  }
 
   /// Gives objects back, of any sizes in any order; fastest where neighbours stand together.
   /// Errors  invalid_argument: no live object begins at one of them, and then nothing is freed; or
   ///         one stands there twice or was freed meanwhile by another thread, and then each live
   ///         one is freed once.
-  [[nodiscard]] Result<void> free_bulk(std::span<const RegionOffset> offsets);
+  [[nodiscard]] Result<void> free_bulk(std::span<const RegionOffset> offsets) {
+    if (!give_back_bulk(offsets)) [[unlikely]]
+      return fail(Errc::invalid_argument, "no live object begins there");
+    return {};
+  }
 
   /// The size of the live object that begins there.
   /// Errors  as free().
@@ -166,8 +196,15 @@ class Slab {
 
  private:
   struct State;
+  [[nodiscard]] mm::SlabObject take_quickly(ByteCount size) const noexcept;
+  [[nodiscard]] Result<Extent> allocate_slowly(ByteCount size);
+  [[nodiscard]] bool give_back(RegionOffset offset);
+  [[nodiscard]] bool take_trusted(ByteCount size, std::span<RegionOffset> offsets) const noexcept;
+  [[nodiscard]] Result<void> allocate_bulk_slowly(ByteCount size, std::span<RegionOffset> offsets);
+  [[nodiscard]] bool give_back_bulk(std::span<const RegionOffset> offsets);
   explicit Slab(std::unique_ptr<State> state) noexcept;
 
+  mm::SlabRecents recents_;
   std::unique_ptr<State> state_;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/restartable.hpp>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -43,14 +45,6 @@ class SlotLock {
 
 namespace detail {
 
-// What <sys/rseq.h> says of the thread's area, whose layout is the kernel's for ever.
-struct alignas(32) Area {
-  std::uint32_t cpu_id_start;
-  std::uint32_t cpu_id;
-  std::uint64_t rseq_cs;
-  std::uint32_t flags;
-};
-
 // The distance of the area from the thread pointer; 0 where sections are not restartable. Written
 // once, by the first slots().
 inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
@@ -60,49 +54,6 @@ inline constinit std::atomic<std::ptrdiff_t> area_offset = 0;
                                    std::uint64_t desired) noexcept;
 [[nodiscard]] bool locked_push_if(SlotLock& lock, Word& header, std::uint64_t expected, Word& cell,
                                   std::uint64_t value, std::uint64_t desired) noexcept;
-
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#define ACCELMM_RSEQ 1
-#else
-#define ACCELMM_RSEQ 0
-#endif
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#undef ACCELMM_RSEQ
-#define ACCELMM_RSEQ 0
-#endif
-#endif
-
-#if ACCELMM_RSEQ
-// The frame of a section, around its instructions in an asm goto that has the label `lost`. BEGIN
-// takes a register to spoil and the operand that is the area's rseq_cs, END the latter again. The
-// descriptor {version, flags, start, length, abort} goes to a section of its own, in the group of
-// the function so that the linker drops both or neither. Between 3 and 4 the kernel jumps to 5
-// instead of resuming; the bytes before 5 are the signature that it looks for.
-#define ACCELMM_RSEQ_BEGIN(scratch, rseq_cs) \
-  ".pushsection __rseq_cs, \"aw?\"\n\t"      \
-  ".balign 32\n\t"                           \
-  "1: .long 0, 0\n\t"                        \
-  ".quad 3f, 4f - 3f, 5f\n\t"                \
-  ".popsection\n\t"                          \
-  "leaq 1b(%%rip), " scratch                 \
-  "\n\t"                                     \
-  "movq " scratch ", " rseq_cs               \
-  "\n\t"                                     \
-  "3:\n\t"
-#define ACCELMM_RSEQ_END(rseq_cs)            \
-  "4: movq $0, " rseq_cs                     \
-  "\n\t"                                     \
-  ".pushsection __rseq_failure, \"ax?\"\n\t" \
-  ".byte 0x0f, 0xb9, 0x3d\n\t"               \
-  ".long 0x53053053\n\t"                     \
-  "5: jmp %l[lost]\n\t"                      \
-  ".popsection"
-
-[[nodiscard]] inline Area& area(std::ptrdiff_t offset) noexcept {
-  return *reinterpret_cast<Area*>(static_cast<char*>(__builtin_thread_pointer()) + offset);
-}
-#endif
 
 }  // namespace detail
 
@@ -138,9 +89,9 @@ struct Place {
 }
 
 // NOLINTBEGIN(readability-function-size): an instruction's operands, in registers.
-/// Stores `desired` in `target` if the thread is still in the slot of `place`, `check` is `check_expected` and
-/// `target` is `expected`; all at once as seen by any thread in the same slot. Returns whether it
-/// did. A value that changed and changed back goes unnoticed.
+/// Stores `desired` in `target` if the thread is still in the slot of `place`, `check` is
+/// `check_expected` and `target` is `expected`; all at once as seen by any thread in the same slot.
+/// Returns whether it did. A value that changed and changed back goes unnoticed.
 /// Pre  only sections of the slot, or code after interrupt(slot), write `check` and `target`.
 [[nodiscard]] inline bool store_if(Place place, SlotLock& lock, const Word& check,
                                    std::uint64_t check_expected, Word& target,

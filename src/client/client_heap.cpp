@@ -103,7 +103,7 @@ Result<std::unique_ptr<ClientHeapSource>> ClientHeapSource::create(const Client&
   auto range = ReservedRange::create(size, unit);
   if (!range) return fail(range.error());
   // The last chunk has its gap outside.
-  auto places = PageAllocator::create({.size = size + gap, .page = unit});
+  auto places = PageAllocator::create({.size = size + gap, .page = ByteCount(unit.value())});
   if (!places) return fail(places.error());
   auto mark = ForkMark::create();
   if (!mark) return fail(mark.error());

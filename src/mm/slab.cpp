@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/per_cpu_area.hpp"
+#include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
+#include "mm/slab_trusted.hpp"
 
 #include <accelmm/check.hpp>
 #include <accelmm/slab.hpp>
@@ -45,14 +48,16 @@ std::uint64_t secret_for(const void* object) noexcept {
 Slab::State::State(const Options& given)
     : options(given),
       slot_count(per_cpu::slots()),
-      slot_memory(slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock))),
+      slot_memory(slot_count * (sizeof(SlabSlot) + sizeof(mm::SlabRecent) + sizeof(SlabSlotLock))),
       table((given.region.value() + (std::uint64_t{1} << mm::slab_unit_log2) - 1) >>
             mm::slab_unit_log2) {
   if (!table.exists()) throw std::bad_alloc();
   slots = reinterpret_cast<SlabSlot*>(slot_memory.data());
-  locks = reinterpret_cast<SlabSlotLock*>(slots + slot_count);
+  recents = reinterpret_cast<mm::SlabRecent*>(slots + slot_count);
+  locks = reinterpret_cast<SlabSlotLock*>(recents + slot_count);
   for (unsigned slot = 0; slot < slot_count; ++slot) {
     new (slots + slot) SlabSlot;
+    new (recents + slot) mm::SlabRecent(slots[slot].caches[0].current);
     new (locks + slot) SlabSlotLock;
   }
   for (unsigned number = 0; number < mm::slab_class_count; ++number)
@@ -65,8 +70,23 @@ Slab::State::State(const Options& given)
   const std::uint64_t secret = secret_for(this);
   if (options.order == Order::random) order_key = secret | 1;
   // The slow ways obey the options.
-  if (order_key == 0) quick_area = per_cpu::quick_area();
   quarantine.start(options.quarantine.random, options.quarantine.queue, mix(secret));
+  const mm::QuickSlots all{.caches = slots->caches.data(),
+                           .recents = recents,
+                           .count = per_cpu::restartable() ? slot_count : 0,
+                           .area = per_cpu::thread_area()};
+  quick_to_take = quick_to_free = all;
+  // The slow ways obey the options.
+  if (order_key != 0) quick_to_take.count = 0;
+  if (quarantine.enabled()) quick_to_free.count = 0;
+  if (options.bulk == Bulk::trusted && order_key == 0 && !quarantine.enabled()) start_trusting();
+}
+
+mm::SlabRecents Slab::State::recents_of_callers() const {
+  return {.slots = recents,
+          .to_take = quick_to_take.count,
+          .to_free = quick_to_free.count,
+          .area = per_cpu::thread_area()};
 }
 
 Slab::State::~State() {
@@ -77,7 +97,8 @@ Slab::State::~State() {
     });
 }
 
-Slab::Slab(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Slab::Slab(std::unique_ptr<State> state) noexcept
+    : recents_(state->recents_of_callers()), state_(std::move(state)) {}
 Slab::Slab(Slab&& other) noexcept = default;
 Slab& Slab::operator=(Slab&& other) noexcept = default;
 Slab::~Slab() = default;
@@ -107,7 +128,7 @@ SlabWordRef Slab::State::hold_local_word(unsigned number) const {
     SlabCache& cache = slot.words->caches[number];
     if (const SlabWordRef word = cache.detach(slot.number, *slot.lock); word.names_a_word())
       return word;
-    SlabWordRef word;
+    SlabWordRef word{};
     switch (cache.pop(slot.number, *slot.lock, word)) {
       case SlabCache::Pop::done:
         return word;
@@ -122,6 +143,11 @@ SlabWordRef Slab::State::hold_local_word(unsigned number) const {
 // A word with a free object, from wherever there is one.
 Result<SlabWordRef> Slab::State::hold_word(unsigned number) {
   if (const SlabWordRef word = hold_local_word(number); word.names_a_word()) return word;
+  return hold_central_word(number);
+}
+
+// A word with a free object from the central store, and some for the magazine.
+[[gnu::noinline]] Result<SlabWordRef> Slab::State::hold_central_word(unsigned number) {
   std::array<SlabWordRef, mm::magazine_cells / 2> words;
   const std::span batch = std::span(words).first(mm::slab_shapes[number].batch_words);
   bool drained = false;
@@ -157,9 +183,22 @@ SlabPiece Slab::State::take_from_current(unsigned number, std::uint32_t count) c
   return {.word = word, .objects = objects};
 }
 
+// Takes all free objects of a word of the slot's magazine: as many as wanted, more often than not,
+// where the current word would keep one. Nothing if there is none at hand.
+SlabPiece Slab::State::take_word(unsigned number) const {
+  const Slot slot = slot_of_thread();
+  if (slot.words == nullptr) return {};
+  SlabWordRef word{};
+  if (slot.words->caches[number].pop(slot.number, *slot.lock, word) != SlabCache::Pop::done)
+    return {};
+  const mm::Taken taken =
+      mm::take_from_held(word.marks(), [&](std::uint32_t free) { return free; });
+  return {.word = word, .objects = taken.objects};
+}
+
 // Takes up to `count` objects, at least one, of a word that the thread gets hold of if it must.
 Result<SlabPiece> Slab::State::take_piece(unsigned number, std::uint32_t count) {
-  if (quick_area == 0) {
+  if (!quick_to_take.exist()) {
     if (const SlabPiece piece = take_from_current(number, count); piece.objects != 0) return piece;
   }
   const auto word = hold_word(number);
@@ -175,30 +214,34 @@ void Slab::State::keep(unsigned number, SlabWordRef word, std::uint32_t left) {
   const Slot slot = slot_of_thread();
   const bool several = (left & (left - 1)) != 0;
   if (slot.words != nullptr && several &&
-      slot.words->caches[number].install(slot.number, *slot.lock, word))
+      slot.words->caches[number].install(slot.number, *slot.lock, word, slot.recent->word))
     return;
   shelve(number, word);
 }
 
-// Puts a word that the thread holds into the slot's magazine; or, if that is full, into the central
-// store with the upper half of the magazine.
+// Puts a word that the thread holds into the slot's magazine, or, if that is full, elsewhere.
 void Slab::State::shelve(unsigned number, SlabWordRef word) {
-  const mm::SlabClassShape& shape = mm::slab_shapes[number];
-  std::array<SlabWordRef, mm::magazine_cells> leaving;
-  std::size_t count = 0;
   while (true) {
     const Slot slot = slot_of_thread();
     if (slot.words == nullptr) break;
-    SlabCache& cache = slot.words->caches[number];
-    const auto pushed = cache.push(slot.number, *slot.lock, word, shape.cached_words);
+    const auto pushed = slot.words->caches[number].push(slot.number, *slot.lock, word,
+                                                        mm::slab_shapes[number].cached_words);
     if (pushed == SlabCache::Push::done) return;
-    if (pushed == SlabCache::Push::lost) continue;
-    while (count < shape.cached_words / 2U &&
-           cache.pop(slot.number, *slot.lock, leaving[count]) == SlabCache::Pop::done)
-      ++count;
-    break;
+    if (pushed == SlabCache::Push::full) break;
   }
-  leaving[count++] = word;
+  shelve_centrally(number, word);
+}
+
+// Puts a word into the central store, with the upper half of the slot's magazine.
+[[gnu::noinline]] void Slab::State::shelve_centrally(unsigned number, SlabWordRef word) {
+  std::array<SlabWordRef, mm::magazine_cells> leaving;
+  leaving[0] = word;
+  std::size_t count = 1;
+  if (const Slot slot = slot_of_thread(); slot.words != nullptr)
+    while (count <= mm::slab_shapes[number].cached_words / 2U &&
+           slot.words->caches[number].pop(slot.number, *slot.lock, leaving[count]) ==
+               SlabCache::Pop::done)
+      ++count;
   SlabsReleased released;
   centrals[number].put(std::span(leaving).first(count), table, released);
   give_back(number, released);
@@ -230,20 +273,22 @@ void Slab::State::give_back(unsigned number, const SlabsReleased& released) {
         {.offset = RegionOffset(base), .length = ByteCount(mm::slab_shapes[number].slab_bytes())});
 }
 
-Result<Extent> Slab::allocate(ByteCount size) {
-  State& state = *state_;
+mm::SlabObject Slab::take_quickly(ByteCount size) const noexcept {
   if (size.value() - 1 >= mm::slab_largest) [[unlikely]]  // 0, too
-    return fail(Errc::invalid_argument, wrong_size);
-  const unsigned number = state.class_for(size);
-  const SlabPiece piece = state.take_one_quickly(number);
-  if (piece.objects == 0) [[unlikely]]
-    return state.allocate_slowly(number);
+    return {};
+  const unsigned number = state_->class_for(size);
+  const mm::QuickTaken taken = mm::take_lowest(state_->quick_to_take, number);
+  if (taken.object == 0) [[unlikely]]
+    return {};
   const std::uint64_t bytes = mm::slab_shapes[number].size;
-  return Extent{.offset = RegionOffset(piece.offset(bytes)), .length = ByteCount(bytes)};
+  return {.offset = SlabPiece{.word = taken.word, .objects = taken.object}.offset(bytes),
+          .size = bytes};
 }
 
-[[gnu::noinline]] Result<Extent> Slab::State::allocate_slowly(unsigned number) {
-  const auto piece = take_piece(number, 1);
+Result<Extent> Slab::allocate_slowly(ByteCount size) {
+  if (size.value() - 1 >= mm::slab_largest) return fail(Errc::invalid_argument, wrong_size);
+  const unsigned number = state_->class_for(size);
+  const auto piece = state_->take_piece(number, 1);
   if (!piece) return fail(piece.error());
   const std::uint64_t bytes = mm::slab_shapes[number].size;
   return Extent{.offset = RegionOffset(piece->offset(bytes)), .length = ByteCount(bytes)};
@@ -258,13 +303,9 @@ std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionO
   std::size_t count = 0;
   if ((run & (run + 1)) == 0) {
     const auto length = static_cast<std::size_t>(std::countr_one(run));
-    for (; count + 4 <= length; count += 4) {  // their sums do not wait for each other
-      offsets[count] = RegionOffset(first + count * size);
-      offsets[count + 1] = RegionOffset(first + (count + 1) * size);
-      offsets[count + 2] = RegionOffset(first + (count + 2) * size);
-      offsets[count + 3] = RegionOffset(first + (count + 3) * size);
-    }
-    for (; count < length; ++count) offsets[count] = RegionOffset(first + count * size);
+    mm::SlabRun two(first, size);
+    for (; count + 2 <= length; count += 2) two.write(offsets.data() + count);
+    if (count < length) offsets[count++] = RegionOffset(first + (length - 1) * size);
     return count;
   }
   for (std::uint32_t rest = run; rest != 0; rest &= rest - 1)
@@ -274,7 +315,12 @@ std::size_t write_offsets(SlabPiece piece, std::uint64_t size, std::span<RegionO
 
 }  // namespace
 
-Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets) {
+bool Slab::take_trusted(ByteCount size, std::span<RegionOffset> offsets) const noexcept {
+  return state_->trusts() && size.value() - 1 < mm::slab_largest &&
+         state_->take_trusted(state_->class_for(size), offsets);
+}
+
+Result<void> Slab::allocate_bulk_slowly(ByteCount size, std::span<RegionOffset> offsets) {
   if (size.value() - 1 >= mm::slab_largest) return fail(Errc::invalid_argument, wrong_size);
   const unsigned number = state_->class_for(size);
   const std::uint64_t bytes = mm::slab_shapes[number].size;
@@ -282,7 +328,8 @@ Result<void> Slab::allocate_bulk(ByteCount size, std::span<RegionOffset> offsets
   while (done < offsets.size()) {
     const auto wanted = static_cast<std::uint32_t>(
         std::min<std::size_t>(offsets.size() - done, mm::objects_per_word));
-    SlabPiece piece = state_->take_from_current(number, wanted);
+    SlabPiece piece = wanted == mm::objects_per_word ? state_->take_word(number)
+                                                     : state_->take_from_current(number, wanted);
     if (piece.objects == 0) {
       const auto taken = state_->take_piece(number, wanted);
       if (!taken) {

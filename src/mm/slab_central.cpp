@@ -223,7 +223,7 @@ std::uint64_t SlabCentral::recount() {
 void SlabCentral::validate_slab(const SlabRecord& record,
                                 std::span<const std::uint64_t> held) const {
   ACCELMM_CHECK(record.number == number_);
-  ACCELMM_CHECK((record.base & shape().offset_mask()) == 0);
+  ACCELMM_CHECK((record.base & shape().offset_mask) == 0);
   unsigned central = 0;
   for (unsigned word = 0; word < shape().words; ++word) {
     const std::uint32_t free = free_in(record, word);
@@ -250,8 +250,7 @@ void SlabCentral::validate(std::span<const std::uint64_t> held, const SlabTable&
       ACCELMM_CHECK(record->empty || !at_the_end);
       at_the_end = record->empty;
       ACCELMM_CHECK(record->next == nullptr || record->next->previous == record);
-      for (std::uint64_t offset = 0; offset <= shape().offset_mask();
-           offset += 1U << slab_unit_log2)
+      for (std::uint64_t offset = 0; offset <= shape().offset_mask; offset += 1U << slab_unit_log2)
         ACCELMM_CHECK(table.entry_at(record->base + offset) == SlabTable::entry_of(*record));
       ++slabs;
       if (record->empty) ++empty;

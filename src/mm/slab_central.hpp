@@ -32,7 +32,7 @@ class SlabList {
 /// no lock is held any more.
 struct SlabsReleased {
   static constexpr std::size_t capacity = magazine_cells + 2;
-  std::array<std::uint64_t, capacity> bases = {};
+  std::array<std::uint64_t, capacity> bases;  ///< the first `count` of them
   std::size_t count = 0;
   std::size_t room = capacity;
   [[nodiscard]] bool has_room() const { return count < room; }

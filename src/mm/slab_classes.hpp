@@ -35,44 +35,25 @@ inline constexpr unsigned objects_per_word = 32;
   return log2 < slab_unit_log2 ? slab_unit_log2 : log2;
 }
 
-/// What it takes to tell which object of a slab an offset lies in, in 64 bits: what the table of
-/// slabs holds of each, so that a free need not look the class up first.
-class SlabGeometry {
- public:
-  SlabGeometry() = default;
-  explicit constexpr SlabGeometry(std::uint64_t raw) : raw_(raw) {}
-  constexpr SlabGeometry(std::uint32_t size, std::uint32_t slab_bytes)
-      : raw_(std::uint64_t{slab_bytes - 1} << 32 |
-             static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + size - 1) / size)) {}
-
-  [[nodiscard]] constexpr std::uint64_t raw() const { return raw_; }
-  /// Bytes of a slab - 1.
-  [[nodiscard]] constexpr std::uint32_t offset_mask() const {
-    return static_cast<std::uint32_t>(raw_ >> 32);
-  }
-  /// Which object an offset inside the slab lies in. Exact: the lower half, 2^32 / size rounded up,
-  /// is too large by less than size / 2^32 of itself, and offset * size < 2^32.
-  [[nodiscard]] constexpr std::uint32_t object_at(std::uint32_t offset) const {
-    return static_cast<std::uint32_t>(std::uint64_t{offset} * static_cast<std::uint32_t>(raw_) >>
-                                      32);
-  }
-
- private:
-  std::uint64_t raw_ = 0;
-};
-
-struct SlabClassShape {
-  SlabGeometry geometry;
+/// One class; half a cache line, since a free reads all of it.
+struct alignas(32) SlabClassShape {
   std::uint32_t size = 0;         ///< of an object
+  std::uint32_t offset_mask = 0;  ///< bytes of a slab - 1
+  std::uint32_t reciprocal = 0;   ///< 2^32 / size, rounded up
   std::uint16_t objects = 0;      ///< of a slab
   std::uint16_t words = 0;        ///< of marks, a slab
   std::uint32_t last_mask = 0;    ///< objects that there are of the last word
+  std::uint32_t step = 0;         ///< sizes above size - step go to the class
   std::uint8_t cached_words = 0;  ///< that a slot's magazine holds at most
   std::uint8_t batch_words = 0;   ///< that it is refilled with
 
-  [[nodiscard]] constexpr std::uint32_t offset_mask() const { return geometry.offset_mask(); }
   [[nodiscard]] constexpr std::uint64_t slab_bytes() const {
-    return std::uint64_t{offset_mask()} + 1;
+    return std::uint64_t{offset_mask} + 1;
+  }
+  /// Which object an offset inside the slab lies in. Exact: the reciprocal is too large by less
+  /// than size / 2^32 of itself, and offset * size < 2^32.
+  [[nodiscard]] constexpr std::uint32_t object_at(std::uint32_t offset) const {
+    return static_cast<std::uint32_t>(std::uint64_t{offset} * reciprocal >> 32);
   }
   /// All objects of a word.
   [[nodiscard]] constexpr std::uint32_t all_of(std::uint32_t word) const {
@@ -80,25 +61,29 @@ struct SlabClassShape {
   }
 };
 
-/// Words that a magazine has cells for: with header and current word, 256 bytes a class and slot.
+/// Words that a magazine has cells for: with what else a slot has of a class, 256 bytes.
 inline constexpr unsigned magazine_cells = 30;
 
 [[nodiscard]] constexpr SlabClassShape slab_class_shape(unsigned number) {
   SlabClassShape shape;
   shape.size = slab_class_size(number);
   const std::uint32_t bytes = std::uint32_t{1} << slab_bytes_log2(number);
-  shape.geometry = SlabGeometry(shape.size, bytes);
+  shape.step = number == 0 ? shape.size : shape.size - slab_class_size(number - 1);
+  shape.offset_mask = bytes - 1;
+  shape.reciprocal =
+      static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + shape.size - 1) / shape.size);
   const std::uint32_t objects = bytes / shape.size;
   shape.objects = static_cast<std::uint16_t>(objects);
   shape.words = static_cast<std::uint16_t>((objects + objects_per_word - 1) / objects_per_word);
   const std::uint32_t rest = objects % objects_per_word;
   shape.last_mask = rest == 0 ? ~std::uint32_t{0} : (std::uint32_t{1} << rest) - 1;
-  // A magazine keeps about 256 KiB at most, and takes 64 KiB at a time, as far as whole words do.
+  // A magazine keeps about 256 KiB at most, but eight words: objects that are freed at random make
+  // as many words with one free object each. It takes 64 KiB at a time, as far as whole words do.
   const std::uint32_t word_bytes = shape.size * objects_per_word;
   const std::uint32_t cached = 256 * 1024 / word_bytes;
   const std::uint32_t batch = 64 * 1024 / word_bytes;
   shape.cached_words = static_cast<std::uint8_t>(
-      cached < 4 ? 4 : (cached > magazine_cells ? magazine_cells : cached));
+      cached < 8 ? 8 : (cached > magazine_cells ? magazine_cells : cached));
   shape.batch_words = static_cast<std::uint8_t>(
       batch < 1 ? 1 : (batch > magazine_cells / 2 ? magazine_cells / 2 : batch));
   return shape;

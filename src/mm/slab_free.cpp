@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "mm/slab_run.hpp"
 #include "mm/slab_state.hpp"
+#include "mm/slab_trusted.hpp"
 
 #include <accelmm/slab.hpp>
 
@@ -20,13 +22,11 @@ std::size_t length_of_run(std::span<const RegionOffset> offsets, std::uint64_t s
                           std::size_t limit) {
   limit = std::min(limit, offsets.size());
   const std::uint64_t first = offsets[0].value();
-  std::size_t length = 1;
-  // Four at a time: what differs in any of them.
-  const auto off = [&](std::size_t i) { return offsets[i].value() ^ (first + i * size); };
-  while (length + 4 <= limit &&
-         (off(length) | off(length + 1) | off(length + 2) | off(length + 3)) == 0)
-    length += 4;
-  while (length < limit && off(length) == 0) ++length;
+  std::size_t length = 0;
+  // Eight at a time: what differs in any of them.
+  for (mm::SlabRun run(first, size); length + 8 <= limit; length += 8)
+    if (run.differs(offsets.data() + length)) break;
+  while (length < limit && offsets[length].value() == first + length * size) ++length;
   return length;
 }
 
@@ -53,7 +53,7 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
   } else if (freed.after == mm::slab_shapes[number].all_of(place.word) &&
              place.record().is_central(place.word)) [[unlikely]] {
     SlabsReleased released;
-    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask()};
+    const std::uint64_t base = place.offset & ~std::uint64_t{mm::slab_shapes[number].offset_mask};
     centrals[number].look(base, place.entry, table, released);
     give_back(number, released);
   }
@@ -65,7 +65,7 @@ bool Slab::State::give(const Place& place, std::uint32_t objects) {
 [[gnu::noinline]] bool Slab::State::free_elsewhere(std::uint64_t offset) {
   const Place place = find(offset);
   if (place.entry == 0) return false;
-  return (quick_area == 0 && give_to_current(place, place.bit)) || give(place, place.bit);
+  return (!quick_to_free.exist() && give_to_current(place, place.bit)) || give(place, place.bit);
 }
 
 // What give_quickly() does, wherever sections are restartable or not.
@@ -83,7 +83,7 @@ bool Slab::State::give_to_current(const Place& place, std::uint32_t objects) con
 
 bool Slab::State::free_one(std::uint64_t offset) {
   const Place place = find(offset);
-  if (place.entry != 0 && give_quickly(place, place.bit)) [[likely]]
+  if (place.entry != 0 && give_quickly(place)) [[likely]]
     return true;
   return free_elsewhere(offset);
 }
@@ -101,17 +101,12 @@ void Slab::State::empty_quarantine() {
   while (const auto offset = quarantine.leave()) ACCELMM_CHECK(free_one(*offset));
 }
 
-Result<void> Slab::free(RegionOffset offset) {
-  State& state = *state_;
-  if (!state.quarantine.enabled()) [[likely]] {
-    const State::Place place = state.find(offset.value());
-    if (place.entry != 0 && state.give_quickly(place, place.bit)) [[likely]]
-      return {};
-    if (state.free_elsewhere(offset.value())) return {};
-  } else if (state.free_quarantined(offset.value())) {
-    return {};
-  }
-  return fail(Errc::invalid_argument, not_live);
+bool Slab::give_back(RegionOffset offset) {
+  const State::Place place = state_->find(offset.value());
+  if (place.entry != 0 && state_->give_quickly(place)) [[likely]]
+    return true;
+  return state_->quarantine.enabled() ? state_->free_quarantined(offset.value())
+                                      : state_->free_elsewhere(offset.value());
 }
 
 Result<ByteCount> Slab::usable_size(RegionOffset offset) const {
@@ -140,17 +135,26 @@ bool Slab::State::is_live(const Group& group) const {
          table.entry_at(group.place.offset) == group.place.entry;
 }
 
-Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
-  const State& state = *state_;
+bool Slab::give_back_bulk(std::span<const RegionOffset> offsets) {
+  if (offsets.empty()) return true;
+  if (state_->trusts() && state_->free_trusted(offsets)) return true;
+  const State::Group first = state_->next_group(offsets);
+  if (first.count == offsets.size() &&
+      !state_->quarantine.enabled()) {  // looked at and freed in one
+    return first.place.entry != 0 && state_->give(first.place, first.objects);
+  }
+  return state_->free_groups(offsets);
+}
+
+bool Slab::State::free_groups(std::span<const RegionOffset> offsets) {
   // Looked at first, so that a wrong offset frees nothing; the groups of a batch of usual length
   // are kept for the second pass.
-  std::array<State::Group, 4> groups;
+  std::array<Group, 4> groups;
   std::size_t count = 0;
   for (std::size_t i = 0; i < offsets.size();) {
-    const State::Group group = state.next_group(offsets.subspan(i));
-    if (!state.is_live(group)) return fail(Errc::invalid_argument, not_live);
-    if (state.quarantine.enabled() && !state.is_outside_quarantine(group))
-      return fail(Errc::invalid_argument, not_live);
+    const Group group = next_group(offsets.subspan(i));
+    if (!is_live(group)) return false;
+    if (quarantine.enabled() && !is_outside_quarantine(group)) return false;
     if (count < groups.size()) groups[count] = group;
     ++count;
     i += group.count;
@@ -158,13 +162,11 @@ Result<void> Slab::free_bulk(std::span<const RegionOffset> offsets) {
   bool all = true;
   std::size_t done = 0;
   for (std::size_t i = 0; i < offsets.size(); ++done) {
-    const State::Group group =
-        done < groups.size() ? groups[done] : state.next_group(offsets.subspan(i));
-    all = state_->free_group(group) && all;
+    const Group group = done < groups.size() ? groups[done] : next_group(offsets.subspan(i));
+    all = free_group(group) && all;
     i += group.count;
   }
-  if (!all) return fail(Errc::invalid_argument, not_live);
-  return {};
+  return all;
 }
 
 bool Slab::State::is_outside_quarantine(const Group& group) const {

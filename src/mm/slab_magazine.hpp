@@ -2,8 +2,12 @@
 #pragma once
 
 #include "base/per_cpu_half.hpp"
+#include "base/per_cpu_many.hpp"
 #include "mm/slab_record.hpp"
+#include "mm/slab_stack.hpp"
 #include "mm/slab_word.hpp"
+
+#include <accelmm/slab_recent.hpp>
 
 #include <array>
 #include <cstdint>
@@ -49,9 +53,10 @@ struct alignas(cache_line) SlabCacheOf {
     return word;
   }
 
-  [[nodiscard]] bool install(unsigned slot, Lock& lock, SlabWordRef word) {
-    return Sections::store_if(slot, lock, current, SlabWordRef::none, current, SlabWordRef::none,
-                              word.raw());
+  /// `recent` is the slot's (SlabRecent): the word may have been another slab's when it was noted.
+  [[nodiscard]] bool install(unsigned slot, Lock& lock, SlabWordRef word, Word& recent) {
+    return Sections::push_if(slot, lock, current, SlabWordRef::none, recent, SlabRecent::forgotten,
+                             word.raw());
   }
 
   enum class Push { done, full, lost };
@@ -82,6 +87,7 @@ struct PerCpuSections {
   using Word = per_cpu::Word;
   using Lock = per_cpu::SlotLock;
   static constexpr unsigned cells = magazine_cells;
+  static constexpr std::size_t stack_cells = 62;
 
   // NOLINTBEGIN(readability-function-size): as in base/per_cpu.hpp
   [[nodiscard]] static bool store_if(unsigned slot, Lock& lock, const Word& check,
@@ -94,38 +100,70 @@ struct PerCpuSections {
                                     std::uint64_t desired) noexcept {
     return per_cpu::push_if(slot, lock, header, expected, cell, value, desired);
   }
+  [[nodiscard]] static bool push_many_if(unsigned slot, Lock& lock, Word& header,
+                                         std::uint64_t expected, Word* cells,
+                                         const std::uint64_t* values, std::size_t count,
+                                         std::uint64_t desired) noexcept {
+    return per_cpu::push_many_if(slot, lock, header, expected, cells, values, count, desired);
+  }
   // NOLINTEND(readability-function-size)
+  static void load_many(const Word* cells, std::uint64_t* values, std::size_t count) noexcept {
+    per_cpu::load_many(cells, values, count);
+  }
 };
 
 using SlabCache = SlabCacheOf<PerCpuSections>;
 static_assert(sizeof(SlabCache) == 4 * cache_line);
+using SlabStack = SlabStackOf<PerCpuSections>;
+static_assert(sizeof(SlabStack) == 8 * cache_line);
 
-/// What close() found in one cache, and what it put there.
+/// What was found in a stack of a slot, a magazine or a SlabStackOf, that is being emptied, and what
+/// was put there.
+template <class Stack>
+struct ClosedStackOf {
+  std::uint64_t header = 0;  ///< the header replaced; depth 0 if it was not
+  std::uint64_t mark = 0;    ///< the header put there
+
+  /// The first half, before the slot is interrupted. Returns whether there is anything to win.
+  [[nodiscard]] bool begin(Stack& stack) {
+    header = stack.header.load(std::memory_order_acquire);
+    const unsigned depth = Stack::depth_of(header);
+    mark = (header | Stack::closed_depth) + Stack::version_step;
+    if (depth == 0 || depth == Stack::closed_depth ||
+        !stack.header.compare_exchange_strong(header, mark, std::memory_order_acq_rel,
+                                              std::memory_order_acquire))
+      header = 0;
+    return header != 0;
+  }
+
+  /// The second half, after the interrupt: calls won(cell) for each cell that is the caller's now,
+  /// and opens the stack. Returns whether everything was won.
+  template <class Won>
+  [[nodiscard]] bool finish(Stack& stack, Won won) const {
+    if (header == 0) return true;
+    if (stack.header.load(std::memory_order_acquire) != mark) return false;
+    for (unsigned i = 0; i < Stack::depth_of(header); ++i)
+      won(stack.cells[i].load(std::memory_order_relaxed));
+    stack.header.store((mark | Stack::depth_mask) + 1, std::memory_order_release);
+    return true;
+  }
+};
+
+/// The same of a cache: its current word, and its magazine.
 template <class Cache>
 struct ClosedCacheOf {
   std::uint64_t current = SlabWordRef::none;  ///< the word replaced by the mark
-  std::uint64_t header = 0;                   ///< the header replaced; depth 0 if it was not
-  std::uint64_t mark = 0;                     ///< the header put there
+  ClosedStackOf<Cache> magazine;
 
-  /// The first half, before the slot is interrupted. Returns whether there is anything to win.
   [[nodiscard]] bool begin(Cache& cache) {
     current = cache.current.load(std::memory_order_acquire);
     if (!SlabWordRef(current).names_a_word() ||
         !cache.current.compare_exchange_strong(
             current, SlabWordRef::closed, std::memory_order_acq_rel, std::memory_order_acquire))
       current = SlabWordRef::none;
-    header = cache.header.load(std::memory_order_acquire);
-    const unsigned depth = Cache::depth_of(header);
-    mark = (header | Cache::closed_depth) + Cache::version_step;
-    if (depth == 0 || depth == Cache::closed_depth ||
-        !cache.header.compare_exchange_strong(header, mark, std::memory_order_acq_rel,
-                                              std::memory_order_acquire))
-      header = 0;
-    return current != SlabWordRef::none || header != 0;
+    return magazine.begin(cache) || current != SlabWordRef::none;
   }
 
-  /// The second half, after the interrupt: calls won(SlabWordRef) for each word that is the
-  /// caller's now, and opens the cache. Returns whether everything was won.
   template <class Won>
   [[nodiscard]] bool finish(Cache& cache, Won won) const {
     bool all = true;
@@ -137,16 +175,7 @@ struct ClosedCacheOf {
         all = false;
       }
     }
-    if (header != 0) {
-      if (cache.header.load(std::memory_order_acquire) == mark) {
-        for (unsigned i = 0; i < Cache::depth_of(header); ++i)
-          won(SlabWordRef(cache.cells[i].load(std::memory_order_relaxed)));
-        cache.header.store((mark | Cache::depth_mask) + 1, std::memory_order_release);
-      } else {
-        all = false;
-      }
-    }
-    return all;
+    return magazine.finish(cache, [&](std::uint64_t cell) { won(SlabWordRef(cell)); }) && all;
   }
 };
 

@@ -44,28 +44,35 @@ struct alignas(cache_line) SlabRecord {
 static_assert(sizeof(SlabRecord) == cache_line);
 static_assert(slab_shapes[0].words <= SlabRecord::most_words);
 
-/// One word of a slab, in 64 bits: the record, which is aligned to 64, and the number of the word.
-/// 0 is none; `closed` stands where a slot's cache is being emptied.
+/// One word of a slab, in 64 bits: its number in the upper 8 and its address, which no process has
+/// beyond 2^56, in the others. 0 is none; `closed` stands where a slot's cache is being emptied.
 class SlabWordRef {
  public:
   static constexpr std::uint64_t none = 0;
   static constexpr std::uint64_t closed = 1;
+  static constexpr unsigned address_bits = 56;
 
+  /// None if written `SlabWordRef()`; anything where there is no initialiser, as in an array that
+  /// most calls fill little of.
   SlabWordRef() = default;
   explicit SlabWordRef(std::uint64_t raw) : raw_(raw) {}
   SlabWordRef(const SlabRecord* record, unsigned word)
-      : raw_(reinterpret_cast<std::uintptr_t>(record) / cache_line << 8 | word) {}
+      : raw_(std::uint64_t{word} << address_bits |
+             reinterpret_cast<std::uintptr_t>(record->words() + word)) {}
 
   [[nodiscard]] std::uint64_t raw() const { return raw_; }
   [[nodiscard]] bool names_a_word() const { return raw_ > closed; }
   [[nodiscard]] SlabRecord& record() const {
-    return *reinterpret_cast<SlabRecord*>((raw_ >> 8) * cache_line);
+    return *reinterpret_cast<SlabRecord*>(&marks() - word() -
+                                          sizeof(SlabRecord) / sizeof(per_cpu::Word));
   }
-  [[nodiscard]] unsigned word() const { return static_cast<unsigned>(raw_ & 0xff); }
-  [[nodiscard]] per_cpu::Word& marks() const { return record().words()[word()]; }
+  [[nodiscard]] unsigned word() const { return static_cast<unsigned>(raw_ >> address_bits); }
+  [[nodiscard]] per_cpu::Word& marks() const {
+    return *reinterpret_cast<per_cpu::Word*>(raw_ & ((std::uint64_t{1} << address_bits) - 1));
+  }
 
  private:
-  std::uint64_t raw_ = none;
+  std::uint64_t raw_;
 };
 
 /// Memory from operator new, aligned to a cache line.

@@ -30,6 +30,13 @@ struct SlabSlot {
 };
 static_assert(sizeof(SlabSlot) == std::size_t{1} << mm::slot_log2);
 
+/// A slot's objects of each class that it was told are free.
+struct SlabStacks {
+  std::array<mm::SlabStack, mm::slab_class_count> stacks;
+  /// Of the objects freed last.
+  std::atomic<unsigned> recent_class = 0;
+};
+
 /// What stands in for restartable sections.
 struct alignas(mm::cache_line) SlabSlotLock {
   per_cpu::SlotLock lock;
@@ -37,7 +44,7 @@ struct alignas(mm::cache_line) SlabSlotLock {
 
 /// Objects of one word that a thread has taken.
 struct SlabPiece {
-  mm::SlabWordRef word;
+  mm::SlabWordRef word{};
   std::uint32_t objects = 0;
   /// Of the lowest. The slab cannot go away any more, since one of its objects is live.
   [[nodiscard]] std::uint64_t offset(std::uint64_t size) const {
@@ -54,7 +61,8 @@ struct SlabPiece {
 struct Slab::State {
   // Where an offset points.
   struct Place {
-    std::uint64_t entry = 0;  // of the table; 0 if no object of ours can begin there
+    const std::uint64_t* unit = nullptr;  // of the table
+    std::uint64_t entry = 0;              // that stood there; 0: no object of ours can begin there
     std::uint64_t offset = 0;
     std::uint32_t word = 0;
     std::uint32_t bit = 0;
@@ -75,21 +83,23 @@ struct Slab::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
-  // Pre: quick_area is not 0.
-  [[nodiscard]] mm::QuickSlots quick_slots(unsigned number) const {
-    return {.caches = &slots->caches[number], .count = slot_count, .area = quick_area};
-  }
   // The slot that the thread is in; null on a processor that was added since.
   struct Slot {
     unsigned number = 0;
     SlabSlot* words = nullptr;
+    mm::SlabRecent* recent = nullptr;
     per_cpu::SlotLock* lock = nullptr;
   };
   [[nodiscard]] Slot slot_of_thread() const {
     const unsigned number = per_cpu::current();
     if (number >= slot_count) return {};
-    return {.number = number, .words = slots + number, .lock = &locks[number].lock};
+    return {.number = number,
+            .words = slots + number,
+            .recent = recents + number,
+            .lock = &locks[number].lock};
   }
+
+  [[nodiscard]] mm::SlabRecents recents_of_callers() const;
 
   // slab.cpp: taking
   [[nodiscard]] unsigned class_for(ByteCount size) const {
@@ -101,21 +111,22 @@ struct Slab::State {
     return mm::lowest_bits(free, count);
   }
   [[nodiscard]] std::uint32_t choose_secretly(std::uint32_t free, std::uint32_t count) const;
-  [[nodiscard]] SlabPiece take_one_quickly(unsigned number) const;
   [[nodiscard]] SlabPiece take_from_current(unsigned number, std::uint32_t count) const;
-  [[nodiscard]] Result<Extent> allocate_slowly(unsigned number);
+  [[nodiscard]] SlabPiece take_word(unsigned number) const;
   [[nodiscard]] Result<SlabPiece> take_piece(unsigned number, std::uint32_t count);
   [[nodiscard]] mm::SlabWordRef hold_local_word(unsigned number) const;
   [[nodiscard]] Result<mm::SlabWordRef> hold_word(unsigned number);
+  [[nodiscard]] Result<mm::SlabWordRef> hold_central_word(unsigned number);
   void keep(unsigned number, mm::SlabWordRef word, std::uint32_t left);
   void shelve(unsigned number, mm::SlabWordRef word);
+  void shelve_centrally(unsigned number, mm::SlabWordRef word);
   [[nodiscard]] Result<void> grow(unsigned number);
   void give_back(unsigned number, const mm::SlabsReleased& released);
 
   // slab_free.cpp: freeing
   [[nodiscard]] Place find(std::uint64_t offset) const;
   [[nodiscard]] bool is_live(const Place& place) const;
-  [[nodiscard]] bool give_quickly(const Place& place, std::uint32_t objects) const;
+  [[nodiscard]] bool give_quickly(const Place& place) const;
   [[nodiscard]] bool give_to_current(const Place& place, std::uint32_t objects) const;
   [[nodiscard]] bool give(const Place& place, std::uint32_t objects);
   [[nodiscard]] bool free_elsewhere(std::uint64_t offset);
@@ -125,21 +136,34 @@ struct Slab::State {
   [[nodiscard]] Group next_group(std::span<const RegionOffset> offsets) const;
   [[nodiscard]] bool is_live(const Group& group) const;
   [[nodiscard]] bool is_outside_quarantine(const Group& group) const;
+  [[nodiscard]] bool free_groups(std::span<const RegionOffset> offsets);
   [[nodiscard]] bool free_group(const Group& group);
+
+  // slab_trusted.cpp: what is not looked at
+  void start_trusting();
+  [[nodiscard]] bool trusts() const { return stacks != nullptr; }
+  [[nodiscard]] bool take_trusted(unsigned number, std::span<RegionOffset> offsets) const;
+  [[nodiscard]] bool free_trusted(std::span<const RegionOffset> offsets) const;
+  void drain_stacks() ACCELMM_EXCLUDES(drain_mutex);
+  [[nodiscard]] std::uint64_t trusted_objects(unsigned number) const;
+  void validate_stacks() const;
 
   // slab_upkeep.cpp
   void drain() ACCELMM_EXCLUDES(drain_mutex);
   void drain_slot(unsigned slot) ACCELMM_REQUIRES(drain_mutex);
   [[nodiscard]] std::uint64_t release_empty(std::uint64_t kept);
 
-  // For the quick ways: 0 if sections are not restartable, or an option rules the quick ways out.
-  std::ptrdiff_t quick_area = 0;
+  mm::QuickSlots quick_to_take;
+  mm::QuickSlots quick_to_free;
   Options options;
   std::uint64_t order_key = 0;  // 0: lowest first
   unsigned slot_count = 0;
   mm::AlignedBlock slot_memory;
   SlabSlot* slots = nullptr;
+  mm::SlabRecent* recents = nullptr;
   SlabSlotLock* locks = nullptr;
+  mm::AlignedBlock stack_memory;
+  SlabStacks* stacks = nullptr;  // a slot's each; null: free_bulk() looks
   mm::SlabTable table;
   std::array<std::uint8_t, mm::slab_largest / mm::slab_smallest + 1> class_table;
   std::array<mm::SlabCentral, mm::slab_class_count> centrals;
@@ -147,43 +171,33 @@ struct Slab::State {
   Mutex drain_mutex;  // one drain at a time; the locks of the classes are taken inside
 };
 
-// Takes an object of the slot's current word, if it is not the last, without an atomic
-// read-modify-write and without a call, which would make the caller save registers. Nothing if the
-// slot has none, or the thread was interrupted.
-[[gnu::always_inline]] inline SlabPiece Slab::State::take_one_quickly(unsigned number) const {
-  if (quick_area == 0) [[unlikely]]
-    return {};
-  const mm::QuickTaken taken = mm::take_lowest(quick_slots(number));
-  return {.word = taken.word, .objects = taken.object};
-}
-
 [[gnu::always_inline]] inline Slab::State::Place Slab::State::find(std::uint64_t offset) const {
-  const auto [entry, geometry] = table.find(offset);
+  const auto [unit, entry] = table.find(offset);
   if (entry == 0) [[unlikely]]
     return {};
   const mm::SlabClassShape& shape = mm::slab_shapes[mm::SlabTable::class_of(entry)];
-  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & geometry.offset_mask();
-  const std::uint32_t object = geometry.object_at(inside);
-  if (geometry.raw() != shape.geometry.raw() || object * shape.size != inside ||
-      object >= shape.objects) [[unlikely]]
+  const std::uint32_t inside = static_cast<std::uint32_t>(offset) & shape.offset_mask;
+  const std::uint32_t object = shape.object_at(inside);
+  if (object * shape.size != inside || object >= shape.objects) [[unlikely]]
     return {};
-  return {.entry = entry,
+  return {.unit = unit,
+          .entry = entry,
           .offset = offset,
           .word = object / mm::objects_per_word,
           .bit = std::uint32_t{1} << (object % mm::objects_per_word)};
 }
 
-// Frees objects of the slot's current word without an atomic read-modify-write. Returns false if
-// they are not of that word, or not live, or the thread was interrupted.
+// Frees an object of the slot's current word without an atomic read-modify-write. Returns false if
+// it is not of that word, or not live, or the thread was interrupted.
 //
-// If another processor frees one of them between the comparison and the store, both frees succeed
-// and the object stays live by its marks: lost, until it is freed once more, but never had by two.
-[[gnu::always_inline]] inline bool Slab::State::give_quickly(const Place& place,
-                                                             std::uint32_t objects) const {
-  if (quick_area == 0) [[unlikely]]
-    return false;
-  return mm::give_to_current(quick_slots(place.number()),
-                             mm::SlabWordRef(&place.record(), place.word), place.marks(), objects);
+// If another processor frees it between the comparison and the store, both frees succeed and the
+// object stays live by its marks: lost, until it is freed once more, but never had by two.
+[[gnu::always_inline]] inline bool Slab::State::give_quickly(const Place& place) const {
+  return mm::give_to_current(quick_to_free, {.unit = place.unit,
+                                             .entry = place.entry,
+                                             .offset = place.offset,
+                                             .word = place.word,
+                                             .bit = place.bit});
 }
 
 }  // namespace accelmm

@@ -13,43 +13,40 @@
 namespace accelmm::mm {
 
 /// Which slab is where: an entry for each 64 KiB of the region, the record and, in the bits that
-/// its alignment leaves, the class; beside it how the class cuts a slab. An entry of 0 is no slab.
+/// its alignment leaves, the class. An entry of 0 is no slab.
 class SlabTable {
  public:
   /// Zeroed memory comes untouched from the kernel, so that a large region costs only what is used.
   explicit SlabTable(std::uint64_t units)
-      : units_(units), entries_(static_cast<Unit*>(std::calloc(units, sizeof(Unit)))) {}
+      : units_(units),
+        entries_(static_cast<std::uint64_t*>(std::calloc(units, sizeof(std::uint64_t)))) {}
 
   [[nodiscard]] bool exists() const { return entries_ != nullptr; }
-  [[nodiscard]] std::uint64_t bytes() const { return units_ * sizeof(Unit); }
+  [[nodiscard]] std::uint64_t bytes() const { return units_ * sizeof(std::uint64_t); }
 
   struct Found {
+    const std::uint64_t* unit = nullptr;  ///< where the entry stands
     std::uint64_t entry = 0;
-    /// Of the slab that was there a moment before or after, if slabs come and go meanwhile.
-    SlabGeometry geometry;
   };
   /// What is said of the place of `offset`; an entry of 0 outside the region.
   [[nodiscard]] Found find(std::uint64_t offset) const {
     const std::uint64_t unit = offset >> slab_unit_log2;
     if (unit >= units_) return {};
-    Unit& at = entries_.get()[unit];
-    return {.entry = std::atomic_ref(at.entry).load(std::memory_order_acquire),
-            .geometry = SlabGeometry(std::atomic_ref(at.geometry).load(std::memory_order_relaxed))};
+    std::uint64_t& at = entries_.get()[unit];
+    return {.unit = &at, .entry = std::atomic_ref(at).load(std::memory_order_acquire)};
   }
   [[nodiscard]] std::uint64_t entry_at(std::uint64_t offset) const { return find(offset).entry; }
 
   void enter(const SlabRecord& record) {
-    for_each_unit(record, [&](Unit& unit) {
+    for_each_unit(record, [&](std::uint64_t& unit) {
       // A source that gives what it has given already would make two slabs of one.
-      ACCELMM_CHECK(std::atomic_ref(unit.entry).load(std::memory_order_relaxed) == 0);
-      std::atomic_ref(unit.geometry)
-          .store(slab_shapes[record.number].geometry.raw(), std::memory_order_relaxed);
-      std::atomic_ref(unit.entry).store(entry_of(record), std::memory_order_release);
+      ACCELMM_CHECK(std::atomic_ref(unit).load(std::memory_order_relaxed) == 0);
+      std::atomic_ref(unit).store(entry_of(record), std::memory_order_release);
     });
   }
   void erase(const SlabRecord& record) {
-    for_each_unit(record, [&](Unit& unit) {
-      std::atomic_ref(unit.entry).store(0, std::memory_order_release);
+    for_each_unit(record, [&](std::uint64_t& unit) {
+      std::atomic_ref(unit).store(0, std::memory_order_release);
     });
   }
 
@@ -64,12 +61,8 @@ class SlabTable {
   }
 
  private:
-  struct Unit {
-    std::uint64_t entry;
-    std::uint64_t geometry;
-  };
   struct Free {
-    void operator()(Unit* entries) const { std::free(entries); }
+    void operator()(std::uint64_t* entries) const { std::free(entries); }
   };
 
   template <class F>
@@ -80,7 +73,7 @@ class SlabTable {
   }
 
   std::uint64_t units_;
-  std::unique_ptr<Unit, Free> entries_;
+  std::unique_ptr<std::uint64_t, Free> entries_;
 };
 static_assert(slab_class_count <= cache_line);
 

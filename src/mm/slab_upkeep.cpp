@@ -32,7 +32,8 @@ void Slab::State::drain_slot(unsigned number_of_slot) {
         words[count++] = word;
       }) && all;
       if (count == 0) continue;
-      SlabsReleased none{.room = 0};  // the source is not called under the lock of the drain
+      SlabsReleased none;
+      none.room = 0;  // the source is not called under the lock of the drain
       centrals[number].put(std::span(words).first(count), table, none);
     }
     if (all) return;
@@ -40,6 +41,7 @@ void Slab::State::drain_slot(unsigned number_of_slot) {
 }
 
 void Slab::State::drain() {
+  if (trusts()) drain_stacks();
   const MutexLock lock(drain_mutex);
   for (unsigned slot = 0; slot < slot_count; ++slot) drain_slot(slot);
 }
@@ -71,12 +73,18 @@ ByteCount Slab::trim() {
 
 Slab::Statistics Slab::statistics() const {
   Statistics all;
-  std::uint64_t metadata = sizeof(State) +
-                           state_->slot_count * (sizeof(SlabSlot) + sizeof(SlabSlotLock)) +
-                           state_->table.bytes() + state_->quarantine.bytes();
+  std::uint64_t metadata =
+      sizeof(State) +
+      state_->slot_count * (sizeof(SlabSlot) + sizeof(mm::SlabRecent) + sizeof(SlabSlotLock)) +
+      state_->table.bytes() + state_->quarantine.bytes();
+  if (state_->trusts()) metadata += state_->slot_count * sizeof(SlabStacks);
   for (unsigned number = 0; number < mm::slab_class_count; ++number) {
     const mm::SlabClassShape& shape = mm::slab_shapes[number];
-    const auto count = state_->centrals[number].count();
+    auto count = state_->centrals[number].count();
+    // Live by their marks. Others may take them while this looks.
+    const std::uint64_t trusted = std::min(state_->trusted_objects(number), count.live);
+    count.live -= trusted;
+    count.cached += trusted;
     all.classes[number] = {.object_size = ByteCount(shape.size),
                            .live = count.live,
                            .cached = count.cached,
@@ -100,6 +108,7 @@ std::uint64_t Slab::recount() {
 }
 
 void Slab::validate() const {
+  state_->validate_stacks();
   std::vector<std::uint64_t> held;
   for (unsigned number = 0; number < mm::slab_class_count; ++number) {
     held.clear();

@@ -41,7 +41,7 @@ Result<std::unique_ptr<HeapChunks>> HeapChunks::create(const Options& options) t
     return fail(Errc::invalid_argument, "range of a heap is aligned to 2 MiB and 2^44 bytes long");
   if (options.chunk.value() == 0 || !unit.divides(options.chunk))
     return fail(Errc::invalid_argument, "chunks of a heap are multiples of 2 MiB");
-  auto pages = PageAllocator::create({.size = range.size, .page = heap_page});
+  auto pages = PageAllocator::create({.size = range.size, .page = ByteCount(heap_page.value())});
   if (!pages) return fail(pages.error());
   // Until chunks come there is nothing to have.
   ACCELMM_CHECK(pages->reserve({.offset = RegionOffset(), .length = range.size}));

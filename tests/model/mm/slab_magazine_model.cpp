@@ -68,11 +68,12 @@ struct EmptyingASlot : rl::test_suite<EmptyingASlot<mutant, fault>, 3> {
 
   void before() {
     cache = new Cache;
+    recent = new typename Sections::Word(first_word);
     for (unsigned i = 0; i < words; ++i) {
       used[i]($) = 0;
       places[i] = 0;
     }
-    RL_ASSERT(cache->install(0, lock, mm::SlabWordRef(first_word)));
+    RL_ASSERT(cache->install(0, lock, mm::SlabWordRef(first_word), *recent));
     for (unsigned i = 1; i < words; ++i)
       RL_ASSERT(cache->push(0, lock, mm::SlabWordRef(first_word + i), Sections::cells) ==
                 Cache::Push::done);
@@ -84,6 +85,7 @@ struct EmptyingASlot : rl::test_suite<EmptyingASlot<mutant, fault>, 3> {
     mm::SlabWordRef word;
     while (cache->pop(0, lock, word) == Cache::Pop::done) ++places[word.raw() - first_word];
     for (const unsigned place : places) RL_ASSERT(place == 1);
+    delete recent;
     delete cache;
   }
   void thread(unsigned thread) {
@@ -103,7 +105,7 @@ struct EmptyingASlot : rl::test_suite<EmptyingASlot<mutant, fault>, 3> {
       if (popped != Cache::Pop::done) return;
     }
     use(word);
-    if (thread == 1 && cache->install(0, lock, word)) return;
+    if (thread == 1 && cache->install(0, lock, word, *recent)) return;
     if (cache->push(0, lock, word, Sections::cells) == Cache::Push::done) return;
     ++places[word.raw() - first_word];  // to the central store
   }
@@ -125,6 +127,7 @@ struct EmptyingASlot : rl::test_suite<EmptyingASlot<mutant, fault>, 3> {
   }
 
   Cache* cache;
+  typename Sections::Word* recent;
   rl::mutex lock;
   rl::var<int> used[words];
   unsigned places[words];

@@ -37,8 +37,8 @@ TEST(SlabClasses, EveryMultipleOfACacheLineGetsOne) {
 
 TEST(SlabClasses, TheReciprocalFindsTheObjectOfEveryByteOfEverySlab) {
   for (const SlabClassShape& shape : slab_shapes)
-    for (std::uint32_t at = 0; at <= shape.offset_mask(); ++at)
-      ASSERT_EQ(at / shape.size, shape.geometry.object_at(at)) << shape.size << " " << at;
+    for (std::uint32_t at = 0; at <= shape.offset_mask; ++at)
+      ASSERT_EQ(at / shape.size, shape.object_at(at)) << shape.size << " " << at;
 }
 
 TEST(SlabClasses, SlabsArePowersOfTwoWithSixteenObjectsOrMoreAndLittleLeftOver) {
