@@ -3,6 +3,7 @@
 
 #include <accelmm/error.hpp>
 #include <accelmm/extent.hpp>
+#include <accelmm/fragmentation.hpp>
 #include <accelmm/units.hpp>
 
 #include <cstdint>
@@ -127,6 +128,10 @@ class PageAllocator {
   /// Cost  one bit a page of partly free chunks, 1/64 byte a page of the others; nothing to those
   ///       who allocate meanwhile but the lock.
   [[nodiscard]] Statistics statistics() const;
+
+  /// How the free memory lies, by blocks and chunks. What processors lease is looked at as it is.
+  /// Cost  as statistics().
+  [[nodiscard]] Fragmentation fragmentation() const;
 
   /// Checks every invariant, and aborts if one is broken. No other thread may allocate meanwhile.
   /// Cost  O(metadata).

@@ -9,6 +9,7 @@
 // plain store in a restartable section, and so is giving it back; a page of another chunk is given
 // back with one compare-and-swap, and its chunk is counted again by whoever next holds the lock.
 #include "base/mutex.hpp"
+#include "mm/chunk_survey.hpp"
 #include "mm/page_space.hpp"
 #include "mm/poisoned_pages.hpp"
 
@@ -346,6 +347,12 @@ PageAllocator::Statistics PageAllocator::statistics() const {
           .poisoned = state.bytes(state.poisoned.count()),
           .allocations = state.space.leases().allocations(),
           .frees = state.space.leases().frees()};
+}
+
+Fragmentation PageAllocator::fragmentation() const {
+  const State& state = *state_;
+  const MutexLock held(state.lock);
+  return mm::survey(state.space.map(), Alignment(state.page_bytes));
 }
 
 void PageAllocator::validate() const {
