@@ -18,7 +18,7 @@ PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
     "mm": ["fragmentation.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "page_allocator.hpp",
-           "slab.hpp", "va_allocator.hpp"],
+           "slab.hpp", "trace.hpp", "trace_recorder.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
