@@ -122,14 +122,14 @@ const Script& llm_train() {
 
 // Requests come at random times (exponential gaps) with a prompt and an answer whose lengths follow
 // Zipf's law, and are served together, a token each at every step. 16 tokens share a block; blocks of
-// 64 KiB are a small model's, of 2 MiB a large one's. 48 GiB, at most 85 % of it in use.
+// 64 KiB are a small model's, of 2 MiB a large one's; 3 and 32 GiB, at most 85 % of it in use.
 Script kv_cache(std::uint64_t block) {
   struct Served {
     std::vector<std::uint32_t> blocks;
     std::uint64_t tokens;
     std::uint64_t left;
   };
-  Script script(48 * gib);
+  Script script(block == 2 * mib ? 32 * gib : 3 * gib);
   Random random(16);
   std::vector<double> zipf(4096);
   double sum = 0;
