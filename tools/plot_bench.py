@@ -64,7 +64,8 @@ def over_time(series, column, title, path):
     if not works:
         return
     script = [f"set multiplot layout {len(works)},1 title {quoted(title)}",
-              "set yrange [0:105]", 'set ylabel "per cent"', 'set xlabel "step"', "set key outside right", "set grid"]
+              "set yrange [0:105]", 'set ylabel "per cent"', 'set xlabel "step of the work"',
+              "set key outside right", "set grid", 'set format x "%.0s%c"']
     for panel, (work, lines) in enumerate(sorted(works.items())):
         plots = []
         for number, (who, points) in enumerate(sorted(lines.items(), key=lambda line: (line[0] != "ours", line[0]))):
@@ -88,6 +89,8 @@ def main():
     over_time(series, "occupancy", "Allocated share of the region", arguments.directory / "occupancy.svg")
     over_time(series, "fragmentation", "Share of the free memory that lies in no whole free 2 MiB",
               arguments.directory / "fragmentation.svg")
+    over_time(series, "scattered", "Share of the free memory outside the longest free run",
+              arguments.directory / "scattered.svg")
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ const Course& course_of(const std::string& work, const std::string& who,
   for (const auto& [name, course] : courses)
     if (name == work) return course;
   Subject subject(script().region());
-  Course course = check_script(subject, script(), work, who, 120);
+  Course course = check_script(subject, script(), work, who, looks_of_a_series);
   if (course.flaw.empty() && !subject.whole()) course.flaw = "not whole at the end";
   return courses.emplace_back(work, std::move(course)).second;
 }

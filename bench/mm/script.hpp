@@ -148,8 +148,11 @@ struct Course {
   double peak_reserved = 0;  ///< bytes of 2 MiB chunks that hold something
 };
 
-/// Plays all of it, and compares what is live at each look. Where the script names its region, each
-/// look goes into the series too.
+/// From so many looks on, they make a curve.
+constexpr std::size_t looks_of_a_series = 120;
+
+/// Plays all of it, and compares what is live at each look. Where the script names its region, and
+/// there are enough of them, the looks go into the series too.
 template <class Subject>
 [[nodiscard]] Course check_script(Subject& subject, const Script& script, const std::string& work,
                                   const std::string& who, std::size_t looks) {
@@ -176,7 +179,7 @@ template <class Subject>
                    pages * 4096 - static_cast<double>(map.whole_free_chunks()) * chunk);
       if (next >= script.first() && next <= script.last())
         course.least_whole = std::min(course.least_whole, 100 - look.fragmentation);
-      if (next <= script.last()) add_look(work, who, next, look);
+      if (looks >= looks_of_a_series && next <= script.last()) add_look(work, who, next, look);
     }
     if (!disjoint(std::move(live))) course.flaw = "gave the same place out twice";
   }
