@@ -15,7 +15,7 @@ std::ofstream& file() {
 
 bool record_series(const std::string& path) {
   file().open(path);
-  file() << "work,who,step,occupancy,fragmentation\n" << std::flush;
+  file() << "work,who,step,occupancy,fragmentation,scattered\n" << std::flush;
   return static_cast<bool>(file());
 }
 
@@ -26,7 +26,7 @@ bool series_recorded() {
 void add_look(const std::string& work, const std::string& who, std::uint64_t step, Look look) {
   if (!series_recorded()) return;
   file() << work << ',' << who << ',' << step << ',' << look.occupancy << ',' << look.fragmentation
-         << '\n'
+         << ',' << look.scattered << '\n'
          << std::flush;
 }
 

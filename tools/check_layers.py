@@ -4,7 +4,8 @@
 
 Private headers are included as "layer/header.hpp" and belong to that layer; public ones as <accelmm/header.hpp> and
 belong to the layer that PUBLIC names. Drivers (src/devices/<driver>), examples, benchmarks and programs are users: they
-see public headers and their own folder; programs also see the headers of the drivers they host.
+see public headers and their own folder; programs also see the headers of the drivers they host, and the models of other
+allocators that the benchmarks have.
 """
 
 import argparse
@@ -17,9 +18,9 @@ import source_tree
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["backing.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp",
-           "heap_resource.hpp", "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp",
-           "slab_recent.hpp", "va_allocator.hpp"],
+    "mm": ["backing.hpp", "fragmentation.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp",
+           "heap.hpp", "heap_resource.hpp", "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp",
+           "slab.hpp", "slab_recent.hpp", "trace.hpp", "trace_recorder.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
@@ -75,6 +76,8 @@ def owner(file, table):
 def private_layer(root, include, user, table):
     """The layer of a quoted include, or None where there is no such header."""
     folders = [include.file.parent, pathlib.Path("src"), *([pathlib.Path(user)] if user in USERS else [])]
+    if user == "apps" and include.name.startswith("mm/models/"):
+        folders.append(pathlib.Path("bench"))
     for folder in folders:
         if (root / folder / include.name).is_file():
             return owner(folder / include.name, table)
@@ -102,7 +105,7 @@ def verdict(root, include, user, table):
     if layer is None or include.file.parts[0] == "include":
         return "no such header here"
     if user == "driver" or user in USERS:
-        allowed = {"driver", "apps"} if user == "apps" else {user}
+        allowed = {"driver", "apps", "bench"} if user == "apps" else {user}
     return None if layer in allowed else f"{user} may not include {layer}"
 
 

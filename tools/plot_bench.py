@@ -44,6 +44,7 @@ END
 set title "Time of the peer over time of ours: to the right of 1, ours is faster"
 unset key
 set logscale x
+set xlabel "time of the peer / time of ours"
 set xrange [{low}:{high}]
 set yrange [{at}:-1]
 set lmargin 52
@@ -63,13 +64,17 @@ def over_time(series, column, title, path):
         works[line["work"]][line["who"]].append((float(line["step"]), float(line[column])))
     if not works:
         return
+    # An allocator has the same colour in every panel.
+    names = sorted({who for lines in works.values() for who in lines}, key=lambda who: (who != "ours", who))
     script = [f"set multiplot layout {len(works)},1 title {quoted(title)}",
-              "set yrange [0:105]", 'set ylabel "per cent"', 'set xlabel "step"', "set key outside right", "set grid"]
+              "set yrange [0:105]", 'set ylabel "per cent"', 'set xlabel "step of the work"',
+              "set key outside right", "set grid", 'set format x "%.0s%c"', "set rmargin 22"]
     for panel, (work, lines) in enumerate(sorted(works.items())):
         plots = []
         for number, (who, points) in enumerate(sorted(lines.items(), key=lambda line: (line[0] != "ours", line[0]))):
             script += [f"$p{panel}_{number} << END", *(f"{x} {y}" for x, y in sorted(points)), "END"]
-            plots.append(f"$p{panel}_{number} using 1:2 with lines linewidth 2 title {quoted(who)}")
+            plots.append(f"$p{panel}_{number} using 1:2 with lines linewidth 2 linetype {names.index(who) + 1} "
+                         f"title {quoted(who)}")
         script += [f"set title {quoted(work)}", "plot " + ", ".join(plots)]
     script.append("unset multiplot")
     gnuplot(path, "\n".join(script) + "\n", (1000, 60 + 300 * len(works)))
@@ -88,6 +93,8 @@ def main():
     over_time(series, "occupancy", "Allocated share of the region", arguments.directory / "occupancy.svg")
     over_time(series, "fragmentation", "Share of the free memory that lies in no whole free 2 MiB",
               arguments.directory / "fragmentation.svg")
+    over_time(series, "scattered", "Share of the free memory outside the longest free run",
+              arguments.directory / "scattered.svg")
 
 
 if __name__ == "__main__":

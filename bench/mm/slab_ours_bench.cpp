@@ -4,6 +4,7 @@
 // metadata are. All checks are on but in slab-bulk32-unchecked, where frees are trusted.
 #include "rows.hpp"
 #include "slab_sizes.hpp"
+#include "slab_subject.hpp"
 #include "subjects.hpp"
 #include "workloads.hpp"
 
@@ -12,8 +13,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -21,63 +20,17 @@
 namespace accelmm::bench {
 namespace {
 
-// Slabs side by side in a region without end. What comes back is used again, newest first.
-class EndlessSource final : public SlabSource {
+// With calls for many at once.
+class BulkSlab : public SlabSubject {
  public:
-  static constexpr ByteCount region = 64_GiB;
+  using SlabSubject::SlabSubject;
 
-  Result<Extent> grow(ByteCount size, Alignment alignment) override {
-    for (std::size_t i = returned_.size(); i-- > 0;)
-      if (returned_[i].length == size) {
-        const Extent extent = returned_[i];
-        returned_.erase(returned_.begin() + static_cast<std::ptrdiff_t>(i));
-        return extent;
-      }
-    const std::uint64_t at = (end_ + alignment.value() - 1) & ~(alignment.value() - 1);
-    if (at + size.value() > region.value()) return fail(Errc::no_memory, "region is full");
-    end_ = at + size.value();
-    return Extent{.offset = RegionOffset(at), .length = size};
-  }
-  void give_back(Extent extent) override { returned_.push_back(extent); }
-
- private:
-  std::uint64_t end_ = 0;
-  std::vector<Extent> returned_;
-};
-
-class SlabSubject {
- public:
-  using Piece = RegionOffset;
-
-  explicit SlabSubject(Slab::Bulk bulk = Slab::Bulk::checked) : slab_(make(source_, bulk)) {}
-
-  [[nodiscard]] bool take(std::uint64_t size, Piece& piece) {
-    const auto object = slab_.allocate(ByteCount(size));
-    if (!object) return false;
-    piece = object->offset;
-    return true;
-  }
-  [[nodiscard]] bool take(std::uint64_t size, std::uint64_t /*alignment*/, Piece& piece) {
-    return take(size, piece);
-  }
-  [[nodiscard]] bool give(Piece piece) { return slab_.free(piece).has_value(); }
   [[nodiscard]] bool take_bulk(std::array<Piece, bulk>& pieces) {
-    return slab_.allocate_bulk(ByteCount(slab_bulk_size), pieces).has_value();
+    return slab().allocate_bulk(ByteCount(slab_bulk_size), pieces).has_value();
   }
   [[nodiscard]] bool give_bulk(std::array<Piece, bulk>& pieces) {
-    return slab_.free_bulk(pieces).has_value();
+    return slab().free_bulk(pieces).has_value();
   }
-  [[nodiscard]] static std::uint64_t address(Piece piece) { return piece.value(); }
-  [[nodiscard]] Slab& slab() { return slab_; }
-
- private:
-  static Slab make(SlabSource& source, Slab::Bulk bulk) {
-    auto slab = Slab::create({.source = &source, .region = EndlessSource::region, .bulk = bulk});
-    if (!slab) std::abort();
-    return std::move(*slab);
-  }
-  EndlessSource source_;
-  Slab slab_;
 };
 
 // What nothing that crosses processors can go below: one load and compare-and-swap.
@@ -114,7 +67,7 @@ const bool registered = [] {
   for (const bool checked : {true, false})
     add_row(checked ? "slab-bulk32" : "slab-bulk32-unchecked", "ours",
             [=](benchmark::State& state) {
-              SlabSubject subject(checked ? Slab::Bulk::checked : Slab::Bulk::trusted);
+              BulkSlab subject(checked ? Slab::Bulk::checked : Slab::Bulk::trusted);
               hot_bulk(state, subject);
               subject.slab().validate();
             });

@@ -63,11 +63,30 @@ class PageMap {
     for (const std::uint64_t word : words_) used += static_cast<unsigned>(std::popcount(word));
     return pages() - used;
   }
+  [[nodiscard]] std::uint64_t longest_free_run() const {
+    std::uint64_t longest = 0;
+    std::uint64_t run = 0;
+    for (const std::uint64_t word : words_) {
+      if (word == 0) {
+        run += 64;
+        continue;
+      }
+      longest = std::max(longest, run + static_cast<unsigned>(std::countr_zero(word)));
+      // Inside a word: how often the free bits can be and-ed with their neighbours.
+      unsigned inside = 0;
+      for (std::uint64_t free = ~word; free != 0; free &= free << 1) ++inside;
+      longest = std::max<std::uint64_t>(longest, inside);
+      run = static_cast<unsigned>(std::countl_zero(word));
+    }
+    return std::max(longest, run);
+  }
   [[nodiscard]] Look look() const {
     const auto free = static_cast<double>(free_pages());
     const auto whole = static_cast<double>(whole_free_chunks() * words_per_chunk * 64);
+    const auto longest = static_cast<double>(longest_free_run());
     return {.occupancy = 100.0 * (1.0 - free / static_cast<double>(pages())),
-            .fragmentation = free > 0 ? 100.0 * (1.0 - whole / free) : 0.0};
+            .fragmentation = free > 0 ? 100.0 * (1.0 - whole / free) : 0.0,
+            .scattered = free > 0 ? 100.0 * (1.0 - longest / free) : 0.0};
   }
 
  private:

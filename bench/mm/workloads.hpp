@@ -55,7 +55,10 @@ using PieceOf = typename std::remove_reference_t<Subject>::Piece;
 template <class Subject>
 [[nodiscard]] bool take(Subject& subject, Request request, PieceOf<Subject>& piece) {
   if (request.alignment == 0) return subject.take(request.size, piece);
-  return subject.take(request.size, request.alignment, piece);
+  if constexpr (requires { subject.take(request.size, request.alignment, piece); })
+    return subject.take(request.size, request.alignment, piece);
+  else
+    return false;  // it cannot align
 }
 
 /// One piece taken and given back, over and over.

@@ -3,6 +3,7 @@
 
 #include <accelmm/error.hpp>
 #include <accelmm/extent.hpp>
+#include <accelmm/fragmentation.hpp>
 #include <accelmm/units.hpp>
 
 #include <cstdint>
@@ -131,6 +132,10 @@ class PageAllocator {
   /// Cost  one bit a page of partly free chunks, 1/64 byte a page of the others; nothing to those
   ///       who allocate meanwhile but the lock.
   [[nodiscard]] Statistics statistics() const;
+
+  /// How the free memory lies, by blocks and chunks. What processors lease is looked at as it is.
+  /// Cost  as statistics().
+  [[nodiscard]] Fragmentation fragmentation() const;
 
   /// Makes all lists and counts anew from the pages' own marks. Returns how many chunks were filed
   /// wrongly: 0, unless the metadata was damaged.

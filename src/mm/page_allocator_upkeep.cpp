@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What is done to a page allocator besides taking and freeing.
+#include "mm/chunk_survey.hpp"
 #include "mm/page_allocator_state.hpp"
 
 #include <new>
@@ -66,6 +67,12 @@ PageAllocator::Statistics PageAllocator::statistics() const {
           .poisoned = state.bytes(state.poisoned.count()),
           .allocations = state.space.leases().allocations(),
           .frees = state.space.leases().frees()};
+}
+
+Fragmentation PageAllocator::fragmentation() const {
+  const State& state = *state_;
+  const MutexLock held(state.lock);
+  return mm::survey(state.space.map(), ByteCount(state.unit.bytes()));
 }
 
 std::uint64_t PageAllocator::recount() {
