@@ -17,8 +17,8 @@ import source_tree
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "page_allocator.hpp", "slab.hpp",
-           "va_allocator.hpp"],
+    "mm": ["account.hpp", "deferred_frees.hpp", "device_heap.hpp", "handle_slot.hpp", "handle_slots.hpp",
+           "handle_table.hpp", "heap.hpp", "page_allocator.hpp", "slab.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
