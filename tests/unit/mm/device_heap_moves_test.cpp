@@ -162,7 +162,7 @@ TEST_F(DeviceHeapTest, ARunOfManyPagesIsRegainedAfterChurn) {
       live.pop_back();
     }
   }
-  const ByteCount wanted = 64_MiB;
+  const ByteCount wanted = 32_MiB;
   const auto shortage = heap->explain(me, {.size = wanted});
   if (shortage.largest_free >= wanted) GTEST_FAIL() << "churn left a run: the test tests nothing";
   const auto plan = heap->plan_moves(512_MiB, {.size = wanted}).value();
