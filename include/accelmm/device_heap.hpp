@@ -124,6 +124,8 @@ class DeviceHeap {
   struct Request {
     ByteCount size;
     Alignment alignment{1};
+    /// What it is aligned to where that costs nobody anything; of contiguous ones.
+    Alignment preferred{1};
     Lifetime lifetime = Lifetime::short_lived;  ///< pinned is never moved
     Placement placement = Placement::packed;
     Range<RegionOffset> within{};  ///< e.g. a bank; empty: anywhere

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "devices/account.hpp"
 #include "devices/point_waits.hpp"
 #include "devices/region.hpp"
 #include "devices/session_address_space.hpp"
+#include "devices/user_accounts.hpp"
 
 #include <accelmm/completion.hpp>
 #include <accelmm/driver.hpp>
@@ -75,8 +75,11 @@ class ComputeSession {
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
   HostedDevice& device_;
-  std::shared_ptr<Account> account_;
   Session session_;
+  UserAccounts::Of user_;
+  std::shared_ptr<Account> account_;
+  RegionOwner host_;
+  std::optional<RegionOwner> memory_;  // none: the device has no memory
   std::unique_ptr<SessionAddressSpace> space_;
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;

@@ -4,11 +4,15 @@
 #include "base/mapping.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <new>
 #include <utility>
 
 namespace accelmm::devices {
 namespace {
+
+// The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
+constexpr ByteCount large_leaf(std::uint64_t{2} << 20);
 
 constexpr Access access_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Access::read : Access::read_write;
@@ -47,60 +51,75 @@ std::vector<Extent> Allocation::slice(ByteCount offset, ByteCount length) const 
   return pieces;
 }
 
-Region::Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCount size,
-               ByteCount reserved)
-    : domain_(domain),
-      window_(std::move(window)),
-      pages_(std::move(pages)),
-      size_(size),
-      reserved_(reserved) {}
+RegionOwner::~RegionOwner() {
+  if (id_) ACCELMM_CHECK(region_->heap_.close_owner(*id_).has_value());
+}
 
-Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, ByteCount reserved) {
-  auto pages = PageAllocator::create({.size = size, .page = Alignment(host_page_size().value())});
-  if (!pages) return fail(pages.error());
-  if (reserved > ByteCount(0))
-    if (auto taken = pages->reserve({RegionOffset(0), reserved}); !taken)
+Region::Region(Options options, MemoryWindow window, DeviceHeap heap)
+    : options_(std::move(options)), window_(std::move(window)), heap_(std::move(heap)) {}
+
+Result<std::shared_ptr<Region>> Region::create(Options options) {
+  if (options.native_page == ByteCount(0)) options.native_page = host_page_size();
+  auto heap = DeviceHeap::create(
+      {.size = options.size, .native_page = options.native_page, .evictor = options.evictor.get()});
+  if (!heap) return fail(heap.error());
+  if (options.reserved > ByteCount(0))
+    if (auto taken = heap->reserve({RegionOffset(0), options.reserved}); !taken)
       return fail(taken.error());
   // Device memory exists from the start and reads zero; host memory is there when it is placed.
-  auto window =
-      MemoryWindow::create(size, domain == Domain::device ? Backdrop::zero : Backdrop::none);
+  auto window = MemoryWindow::create(
+      options.size, options.domain == Domain::device ? Backdrop::zero : Backdrop::none);
   if (!window) return fail(window.error());
   return std::shared_ptr<Region>(
-      new Region(domain, std::move(*window), std::move(*pages), size, reserved));
+      new Region(std::move(options), std::move(*window), std::move(*heap)));
+}
+
+Result<OwnerId> Region::owner_id(RegionOwner& owner) {
+  if (!owner.id_) {
+    const auto id = heap_.add_owner(owner.account_);
+    if (!id) return id;
+    owner.id_ = *id;
+  }
+  return *owner.id_;
 }
 
 Result<std::shared_ptr<Allocation>> Region::take_pages(ByteCount size, Contiguity contiguity,
-                                                       const std::shared_ptr<Account>& account) {
+                                                       RegionOwner& owner) {
   if (size > capacity()) return fail(Errc::no_memory, "size exceeds the region");
   settle();
-  auto charge = Charge::make(account, size);
-  if (!charge) return fail(charge.error());
+  const auto id = owner_id(owner);
+  if (!id) return fail(id.error());
   // Made before it has pages, so that what fails from here on gives back exactly what it has.
-  auto allocation = std::make_shared<Allocation>(shared_from_this(), std::move(*charge));
-  if (contiguity == Contiguity::scattered) {
-    auto extents = pages_.allocate_scattered(size);
-    if (!extents) return fail(extents.error());
-    allocation->extents_ = std::move(*extents);
-  } else {
-    allocation->extents_.reserve(1);
-    auto extent = pages_.allocate(size);
-    if (!extent) return fail(extent.error());
-    allocation->extents_.push_back(*extent);
+  auto allocation = std::make_shared<Allocation>(shared_from_this(), *id);
+  allocation->extents_.reserve(1);
+  const bool scattered = contiguity == Contiguity::scattered;
+  const auto taken = heap_.allocate(
+      *id, {.size = size,
+            .preferred = Alignment(std::bit_floor(std::min(size, large_leaf).value())),
+            .layout = scattered ? DeviceHeap::Layout::scattered : DeviceHeap::Layout::contiguous});
+  if (!taken) return fail(taken.error());
+  if (taken->extents == 1) {
+    allocation->extents_.push_back(taken->extent);
+    return allocation;
   }
-  used_ += size;
+  auto extents = heap_.extents(taken->id);
+  if (!extents) {
+    ACCELMM_CHECK(heap_.free(*id, taken->id).has_value());
+    return fail(extents.error());
+  }
+  allocation->extents_ = std::move(*extents);
   return allocation;
 }
 
-Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request,
-                                                     const std::shared_ptr<Account>& account) {
+Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, RegionOwner& owner) {
   if (request.size == ByteCount(0)) return fail(Errc::invalid_argument, "size is zero");
   const auto size = round_up(request.size, Alignment(host_page_size().value()));
   if (!size) return fail(size.error());
-  auto taken = take_pages(*size, request.contiguity, account);
+  auto taken = take_pages(*size, request.contiguity, owner);
   if (!taken || request.cpu_view == CpuView::none) return taken;
 
   Allocation& allocation = **taken;
-  auto memfd = SealedMemfd::create("accelmm-buffer", *size);
+  auto memfd = SealedMemfd::create("accelmm-buffer", allocation.size());
   if (!memfd) return fail(memfd.error());
   allocation.memfd_ = std::move(*memfd);
   allocation.cpu_access_ = access_of(request.cpu_view);
@@ -112,9 +131,8 @@ Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request,
   return taken;
 }
 
-Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd,
-                                                   const std::shared_ptr<Account>& account) {
-  auto taken = take_pages(memfd.size(), Contiguity::contiguous, account);
+Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd, RegionOwner& owner) {
+  auto taken = take_pages(memfd.size(), Contiguity::contiguous, owner);
   if (!taken) return taken;
   Allocation& allocation = **taken;
   const Access access = memfd.access();
@@ -139,19 +157,19 @@ Result<void> Region::place(Allocation& allocation, Access window_access) {
 void Region::give_back(Allocation& allocation) noexcept {
   for (std::size_t i = 0; i < allocation.extents_.size(); ++i) {
     const Extent& extent = allocation.extents_[i];
-    used_ -= extent.length;
     if (i < allocation.placed_) {
       // A place that could not be emptied now is not given out again before it is: see settle().
       if (window_.remove(extent) == Removal::pending) continue;
-    } else if (allocation.memfd() == nullptr && domain_ == Domain::device) {
+    } else if (allocation.memfd() == nullptr && domain() == Domain::device) {
       window_.clear(extent);  // what is free reads zero
     }
-    ACCELMM_CHECK(pages_.free(extent).has_value());
+    ACCELMM_CHECK(heap_.free(allocation.owner_, extent).has_value());
   }
 }
 
 void Region::settle() noexcept {
-  for (const Extent& extent : window_.settle()) ACCELMM_CHECK(pages_.free(extent).has_value());
+  for (const Extent& extent : window_.settle())
+    ACCELMM_CHECK(heap_.free(heap_.owner_of(extent).value(), extent).has_value());
 }
 
 }  // namespace accelmm::devices

@@ -149,6 +149,17 @@ Result<DeviceHeap::Allocated> HeapBook::allocate(OwnerId id, const DeviceHeap::R
 
 Result<void> HeapBook::place(HeapOwner& owner, const DeviceHeap::Request& request,
                              HeapRecord& record) {
+  if (request.preferred > request.alignment && request.layout == DeviceHeap::Layout::contiguous) {
+    DeviceHeap::Request aligned = request;
+    aligned.alignment = request.preferred;
+    auto placed = place_aligned(owner, aligned, record);
+    if (placed || placed.error().code != Errc::no_memory) return placed;
+  }
+  return place_aligned(owner, request, record);
+}
+
+Result<void> HeapBook::place_aligned(HeapOwner& owner, const DeviceHeap::Request& request,
+                                     HeapRecord& record) {
   if (!is_small(request)) return place_native(owner, request, record);
   if (is_tiny(request)) {
     auto placed = place_tiny(owner, request, record);

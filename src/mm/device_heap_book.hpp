@@ -81,6 +81,8 @@ class HeapBook {
   [[nodiscard]] ByteCount whole_pages(ByteCount size) const;
   [[nodiscard]] Result<void> place(HeapOwner& owner, const DeviceHeap::Request& request,
                                    HeapRecord& record);
+  [[nodiscard]] Result<void> place_aligned(HeapOwner& owner, const DeviceHeap::Request& request,
+                                           HeapRecord& record);
   [[nodiscard]] Result<void> place_native(HeapOwner& owner, const DeviceHeap::Request& request,
                                           HeapRecord& record);
   [[nodiscard]] Result<void> place_small(HeapOwner& owner, const DeviceHeap::Request& request,

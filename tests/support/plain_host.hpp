@@ -18,7 +18,7 @@ namespace accelmm::test {
 class PlainHost {
  public:
   explicit PlainHost(DeviceDescription description = plain_description()) {
-    auto region = devices::Region::create(devices::Domain::host, 64_MiB, ByteCount(0));
+    auto region = devices::Region::create({.domain = devices::Domain::host, .size = 64_MiB});
     if (!region) std::abort();
     host.emplace(transport, std::move(*region), std::string());
     auto made = std::make_unique<PlainDriver>();
