@@ -104,7 +104,10 @@ class JudgedHeap {
     Live live = live_[n];
     if (live.moves_to) return false;
     ACCELMM_CHECK(heap_.free_after(ids_[live.owner], live.id, point).has_value());
-    ACCELMM_CHECK(!heap_.free(ids_[live.owner], live.id));  // it is on its way
+    if (point > reached_) {  // it is on its way
+      ACCELMM_CHECK(!heap_.free(ids_[live.owner], live.id));
+      ACCELMM_CHECK(!heap_.free(ids_[live.owner], live.extents[0]));
+    }
     live_.erase(live_.begin() + static_cast<std::ptrdiff_t>(n));
     if (point <= reached_) {
       for (const Extent& extent : live.extents) leave(extent);

@@ -102,6 +102,19 @@ TEST_F(DeviceHeapTest, APageInUseIsFilledBeforeAnEmptyOneIsPaidFor) {
   heap->validate();
 }
 
+TEST_F(DeviceHeapTest, APageThatWasFullIsUsedAgainOnceAPieceIsFreed) {
+  make();
+  const OwnerId me = owner();
+  const auto half = take(me, 1_MiB);
+  const auto rest = take(me, 1_MiB);
+  static_cast<void>(take(me, 512_KiB));  // full: another page
+  EXPECT_EQ(4_MiB, heap->statistics().held);
+  ASSERT_TRUE(heap->free(me, half.id));
+  const auto again = take(me, 768_KiB);
+  EXPECT_EQ(page_of(rest.extent), page_of(again.extent));
+  EXPECT_EQ(4_MiB, heap->statistics().held);
+}
+
 TEST_F(DeviceHeapTest, ARefusedSmallRequestLeavesNoNativePageBehind) {
   make({.size = 64_MiB, .native_page = native, .spare_pages = 0});
   const OwnerId me = heap->add_owner(account(1_MiB)).value();

@@ -153,6 +153,10 @@ TEST_F(DeviceHeapTest, WhatWaitsForAPointIsNeitherFreeNorLost) {
   EXPECT_EQ(64_MiB, heap->statistics().pending);
   EXPECT_EQ(ByteCount(0), heap->statistics().free);
   EXPECT_EQ(Errc::invalid_argument, code(heap->free(me, first.id)));
+  EXPECT_EQ(Errc::invalid_argument, code(heap->free(me, first.extent)));
+  EXPECT_EQ(Errc::invalid_argument, code(heap->free_after(me, first.id, 3)));
+  EXPECT_EQ(Errc::invalid_argument, code(heap->owner_of(first.extent)));
+  EXPECT_EQ(Errc::invalid_argument, code(heap->extents(first.id)));
   EXPECT_EQ(Errc::no_memory, code(heap->allocate(me, {.size = 2_MiB})));
   EXPECT_EQ(32_MiB, heap->retire(7));
   EXPECT_EQ(32_MiB, heap->statistics().free);
