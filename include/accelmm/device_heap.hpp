@@ -44,6 +44,15 @@ class Evictor {
   [[nodiscard]] virtual ByteCount evict(ByteCount needed) noexcept = 0;
 };
 
+/// How far a device has come on the timeline that free_after() counts by.
+///
+/// Threads   the one that allocates, under no lock, so several at once.
+class DeviceProgress {
+ public:
+  virtual ~DeviceProgress() = default;
+  [[nodiscard]] virtual std::uint64_t reached() noexcept = 0;
+};
+
 /// Why a request was not served, or would not be.
 struct Shortage {
   static constexpr std::size_t orders = 16;
@@ -117,6 +126,7 @@ class DeviceHeap {
     Thresholds thresholds = {};
     PressureListener* listener = nullptr;  ///< must outlive the heap
     Evictor* evictor = nullptr;            ///< must outlive the heap
+    DeviceProgress* progress = nullptr;    ///< asked before a request fails; must outlive the heap
     std::uint32_t evictions = 4;           ///< how often a request asks the evictor
   };
 

@@ -57,6 +57,27 @@ struct DeviceHeap::State {
     const MutexLock held(lock);
     return book.allocate(owner, request, room);
   }
+  /// Whether room or quota was missing, and something waits that may give some.
+  [[nodiscard]] bool is_short(const Result<Allocated>& allocated) const ACCELMM_EXCLUDES(lock) {
+    if (allocated ||
+        (allocated.error().code != Errc::no_memory && allocated.error().code != Errc::over_quota))
+      return false;
+    const MutexLock held(lock);
+    return book.statistics().pending_allocations > 0;
+  }
+  ByteCount retire(std::uint64_t point) ACCELMM_EXCLUDES(lock) {
+    ByteCount retired;
+    for (;;) {
+      const MutexLock held(lock);
+      const ByteCount some = book.retire(point, batch);
+      if (some == ByteCount(0)) return retired;
+      retired += some;
+    }
+  }
+  /// Also of points that another thread is just retiring.
+  ByteCount retire_reached() ACCELMM_EXCLUDES(lock) {
+    return retire(options.progress == nullptr ? 0 : options.progress->reached());
+  }
   void count(const Result<Allocated>& allocated) ACCELMM_EXCLUDES(lock) {
     const MutexLock held(lock);
     if (allocated)
@@ -152,7 +173,10 @@ Result<DeviceHeap::Allocated> DeviceHeap::allocate(OwnerId owner, const Request&
   if (!room) return fail(Errc::no_memory, "no room for a record");
   Evictor* evictor = state.options.evictor;
   for (std::uint32_t asked = 0;; ++asked) {
-    const auto allocated = state.try_allocate(owner, request, room);
+    auto allocated = state.try_allocate(owner, request, room);
+    // What the device has reached goes before anything that somebody uses.
+    if (state.is_short(allocated) && state.retire_reached() > ByteCount(0))
+      allocated = state.try_allocate(owner, request, room);
     if (allocated || allocated.error().code != Errc::no_memory || evictor == nullptr ||
         asked == state.options.evictions) {
       state.count(allocated);
@@ -185,13 +209,7 @@ Result<void> DeviceHeap::free_after(OwnerId owner, AllocationId allocation, std:
 }
 
 ByteCount DeviceHeap::retire(std::uint64_t point) {
-  ByteCount retired;
-  for (;;) {
-    const MutexLock held(state_->lock);
-    const ByteCount some = state_->book.retire(point, batch);
-    if (some == ByteCount(0)) break;
-    retired += some;
-  }
+  const ByteCount retired = state_->retire(point);
   state_->tell_pressure();
   return retired;
 }

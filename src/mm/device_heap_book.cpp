@@ -131,9 +131,7 @@ Result<DeviceHeap::Allocated> HeapBook::allocate(OwnerId id, const DeviceHeap::R
   record.within = request.within;
   record.requested = request.size;
   auto placed = place(*owner, request, record);
-  // What the device has reached, and what nobody uses, goes before an error is told.
-  if (!placed && deferred_.entries() > 0 && retire(reached_, SIZE_MAX) > ByteCount(0))
-    placed = place(*owner, request, record);
+  // What nobody uses goes before an error is told.
   if (!placed && placed.error().code == Errc::no_memory && trim() > ByteCount(0))
     placed = place(*owner, request, record);
   if (!placed) return fail(placed.error());

@@ -52,8 +52,6 @@ class JudgedHeap {
 
   bool allocate(std::size_t owner, const DeviceHeap::Request& request) {
     const auto got = heap_.allocate(ids_[owner], request);
-    // What the device had reached may have been retired, and only then is less waiting.
-    if (heap_.statistics().pending_allocations < waiting_) ACCELMM_CHECK(forget_reached() > 0);
     if (!got) {
       judge_refusal(owner, request, got.error().code);
       judge_state();
@@ -230,15 +228,12 @@ class JudgedHeap {
   }
   void leave(const Extent& extent) { ACCELMM_CHECK(taken_.erase(extent.offset.value()) == 1); }
 
-  std::size_t forget_reached() {
-    std::size_t forgotten = 0;
+  void forget_reached() {
     while (!pending_.empty() && pending_.begin()->first <= reached_) {
       for (const Extent& extent : pending_.begin()->second.extents) leave(extent);
       pending_.erase(pending_.begin());
       --waiting_;
-      ++forgotten;
     }
-    return forgotten;
   }
 
   void judge_extents(const Live& live) const {

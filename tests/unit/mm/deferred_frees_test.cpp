@@ -4,10 +4,8 @@
 #include <accelmm/deferred_frees.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <deque>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -99,33 +97,6 @@ TEST(DeferredFreesTest, NeitherAddingNorTakingNeedsMemory) {
   frees.add(entries[1], second, 1);
   static_cast<void>(frees.retire(2, pages));
   EXPECT_EQ(calls, test::heap.calls);
-}
-
-TEST(DeferredFreesTest, ThreadsThatAddAndRetireLoseNothing) {
-  constexpr std::uint64_t count = 512;
-  auto pages = PageAllocator::create({.size = ByteCount(4 * count * page.value())}).value();
-  DeferredFrees frees;
-  std::atomic<std::uint64_t> next{1};
-  std::vector<std::jthread> threads;
-  for (int t = 0; t < 4; ++t)
-    threads.emplace_back([&] {
-      // An entry may be used again only once its extent was freed: each is used once.
-      auto entries = std::make_unique<std::deque<DeferredFrees::Entry>>(count);
-      for (auto& entry : *entries) {
-        const auto extent = pages.allocate(page);
-        if (extent) frees.add(entry, *extent, next.fetch_add(1));
-        static_cast<void>(frees.retire(next.load() / 2, pages));
-      }
-      while (frees.entries() > 0) static_cast<void>(frees.retire(~std::uint64_t{0}, pages));
-      // Another thread may still read those of this one that it took.
-      static std::vector<std::unique_ptr<std::deque<DeferredFrees::Entry>>> kept;
-      static std::mutex lock;
-      const std::lock_guard held(lock);
-      kept.push_back(std::move(entries));
-    });
-  threads.clear();
-  EXPECT_EQ(ByteCount(4 * count * page.value()), pages.statistics().free);
-  pages.validate();
 }
 
 }  // namespace

@@ -97,17 +97,36 @@ TEST_F(DeviceHeapTest, AnEvictorThatHasNothingIsAskedOnce) {
   EXPECT_EQ(1, evictor.calls);  // a quota is nobody else's loss
 }
 
+class Clock final : public DeviceProgress {
+ public:
+  std::uint64_t reached() noexcept override {
+    ++asked;
+    return now;
+  }
+  std::uint64_t now = 0;
+  int asked = 0;
+};
+
 TEST_F(DeviceHeapTest, WhatTheDeviceHasReachedIsRetiredBeforeTheEvictorIsAsked) {
   FreesOne evictor;
-  make({.size = 64_MiB, .native_page = native, .evictor = &evictor});
-  const OwnerId me = owner();
+  Clock clock;
+  make({.size = 64_MiB, .native_page = native, .evictor = &evictor, .progress = &clock});
+  const OwnerId me = heap->add_owner(account(64_MiB)).value();
   std::vector<DeviceHeap::Allocated> many;
   for (int i = 0; i < 32; ++i) many.push_back(take(me, native));
-  EXPECT_EQ(ByteCount(0), heap->retire(4));
-  for (const auto& page : many) ASSERT_TRUE(heap->free_after(me, page.id, 5));
-  EXPECT_EQ(64_MiB, heap->retire(5));
-  EXPECT_EQ(64_MiB, take(me, 64_MiB).extent.length);
-  EXPECT_EQ(0, evictor.calls);
+  for (std::size_t i = 0; i < 32; ++i) ASSERT_TRUE(heap->free_after(me, many[i].id, i + 1));
+  clock.now = 16;
+  // The quota is full as well, until what was reached is retired.
+  static_cast<void>(take(me, native));
+  EXPECT_EQ(1, clock.asked);
+  EXPECT_EQ(30_MiB, heap->statistics().free);
+  const OwnerId other = owner();
+  EXPECT_EQ(Errc::no_memory, code(heap->allocate(other, {.size = 48_MiB})));
+  EXPECT_EQ(1, evictor.calls);
+  clock.now = 32;
+  static_cast<void>(take(other, 48_MiB));
+  EXPECT_EQ(1, evictor.calls);
+  heap->validate();
 }
 
 TEST_F(DeviceHeapTest, AShortageSaysWhoHoldsWhatAndHowItLies) {
