@@ -97,7 +97,7 @@ struct Shortage {
 /// Requests of a native page or more get native pages. Smaller ones share native pages, each of one
 /// owner only: the device's MMU maps whole native pages, and would show a neighbour to whoever is
 /// mapped there. Device memory is never touched.
-/// Owns      its metadata: that of a PageAllocator, about 200 bytes an allocation, and for each
+/// Owns      its metadata: that of a PageAllocator, about 300 bytes an allocation, and for each
 ///           native page that small pieces share, that of a PageAllocator of its granules.
 /// Units     byte offsets and lengths.
 /// Threads   any; one lock. Listener and evictor are called under none.

@@ -63,6 +63,18 @@ class DeviceHeapIntegration : public testing::Test {
   }
   [[nodiscard]] ByteCount used() const { return ByteCount(value(control_->usage()).memory_used); }
 
+  /// Whether a condition comes true that another thread, or the device, brings about.
+  template <class Condition>
+  [[nodiscard]] static bool soon(Condition condition) {
+    const auto deadline = test::soon();
+    while (!condition())
+      if (std::chrono::steady_clock::now() > deadline) return false;
+    return true;
+  }
+  [[nodiscard]] bool all_free() const {
+    return soon([this] { return used() == ByteCount(0); });
+  }
+
   test::NpuHost host_;
   std::optional<Client> control_;
   std::atomic<std::uint64_t> asked_ = 0;
@@ -81,7 +93,7 @@ TEST_F(DeviceHeapIntegration, SmallBuffersOfASessionShareANativePage) {
   EXPECT_EQ(ByteCount(3 * native.value()), used());
   EXPECT_EQ(ByteCount(2 * native.value()), buffers.back().size());
   buffers.clear();
-  EXPECT_EQ(ByteCount(0), used());
+  EXPECT_TRUE(all_free());
 }
 
 TEST_F(DeviceHeapIntegration, TwoSessionsNeverShareANativePage) {
@@ -95,7 +107,7 @@ TEST_F(DeviceHeapIntegration, TwoSessionsNeverShareANativePage) {
   // All of it would fit into one; each session has one of its own.
   EXPECT_EQ(ByteCount(8 * native.value()), used());
   buffers.clear();
-  EXPECT_EQ(ByteCount(0), used());
+  EXPECT_TRUE(all_free());
 }
 
 TEST_F(DeviceHeapIntegration, WhatIsFreedReadsZeroToTheNextOfTheSession) {
@@ -143,8 +155,8 @@ TEST_F(DeviceHeapIntegration, TheSessionsOfAUserShareItsQuota) {
   const DeviceMapping other = value(rest.map_device());
   EXPECT_EQ(Errc::over_quota, code(again.map_device()));
   EXPECT_EQ(Errc::over_quota, code(buffers[1].map_device()));
-  mapping.reset();
-  EXPECT_EQ(test::no_error, code(again.map_device()));
+  mapping.reset();  // which ends once the device was invalidated
+  EXPECT_TRUE(soon([&] { return again.map_device().has_value(); }));
 }
 
 TEST_F(DeviceHeapIntegration, AQuotaIsFreeAgainWhenASessionEnds) {
@@ -154,11 +166,8 @@ TEST_F(DeviceHeapIntegration, AQuotaIsFreeAgainWhenASessionEnds) {
     const Buffer most = value(one.allocate(8_MiB, device_memory));
   }
   const Client two = host_.connect();
-  Result<Buffer> got = fail(Errc::over_quota, "not tried");
-  const auto deadline = test::soon();
-  while (!got && std::chrono::steady_clock::now() < deadline)  // the other session is just ending
-    got = two.allocate(8_MiB, device_memory);
-  EXPECT_EQ(test::no_error, code(got));
+  // The other session is just ending.
+  EXPECT_TRUE(soon([&] { return two.allocate(8_MiB, device_memory).has_value(); }));
 }
 
 TEST_F(DeviceHeapIntegration, TheDriverIsAskedToEvictBeforeMemoryIsOut) {
