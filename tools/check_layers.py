@@ -18,9 +18,10 @@ import source_tree
 PUBLIC = {
     "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
              "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
-    "mm": ["backing.hpp", "fragmentation.hpp", "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp",
-           "heap.hpp", "heap_resource.hpp", "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp",
-           "slab.hpp", "slab_recent.hpp", "trace.hpp", "trace_recorder.hpp", "va_allocator.hpp"],
+    "mm": ["account.hpp", "backing.hpp", "deferred_frees.hpp", "device_heap.hpp", "fragmentation.hpp",
+           "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
+           "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "slab_recent.hpp", "trace.hpp",
+           "trace_recorder.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],

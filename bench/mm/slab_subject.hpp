@@ -47,7 +47,7 @@ class SlabSubject {
  public:
   using Piece = RegionOffset;
   explicit SlabSubject(std::uint64_t /*region*/ = 0) {}
-  explicit SlabSubject(Slab::Bulk bulk) : slab_(make(*source_, bulk)) {}
+  explicit SlabSubject(Slab::Bulk frees) : slab_(make(*source_, frees)) {}
 
   [[nodiscard]] bool take(std::uint64_t size, Piece& piece) {
     const auto object = slab_.allocate(ByteCount(size));
@@ -68,8 +68,8 @@ class SlabSubject {
   }
 
  private:
-  static Slab make(SlabSource& source, Slab::Bulk bulk = Slab::Bulk::checked) {
-    auto slab = Slab::create({.source = &source, .region = EndlessSource::region, .bulk = bulk});
+  static Slab make(SlabSource& source, Slab::Bulk frees = Slab::Bulk::checked) {
+    auto slab = Slab::create({.source = &source, .region = EndlessSource::region, .bulk = frees});
     if (!slab) std::abort();
     return std::move(*slab);
   }

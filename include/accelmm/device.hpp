@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -17,8 +18,11 @@ namespace accelmm {
 /// Memory on the device. The first `private_size` bytes hold page tables and what the driver keeps
 /// there; sessions allocate from the rest.
 struct DeviceMemoryDescription {
-  ByteCount size;
-  ByteCount private_size;
+  ByteCount size;          ///< a multiple of the native page
+  ByteCount private_size;  ///< a multiple of the native page
+  /// The least that the device's MMU maps. Allocations of this or more are whole native pages;
+  /// smaller ones share native pages with others of their session.
+  ByteCount native_page = ByteCount(4096);
 };
 
 /// An on-chip MMU: its page-table format and the device addresses that sessions map.
@@ -40,7 +44,9 @@ struct NodePermissions {
   mode_t control_mode = 0666;
 };
 
-/// What a session may hold. Exceeding one is EDQUOT to that session and nothing to others.
+/// What a session may hold, or all sessions of a user on one device together. Exceeding one is
+/// EDQUOT to that session and nothing to others. Bytes are those of native pages, wherever they
+/// lie.
 struct Quota {
   ByteCount bytes = ByteCount(std::uint64_t{64} << 30);
   std::uint32_t buffers =
@@ -49,6 +55,16 @@ struct Quota {
   std::uint32_t waits = 256;  ///< pending WAIT, WATCH and BACKING calls
   ByteCount locked =
       ByteCount(std::uint64_t{64} << 20);  ///< of the bytes, those that may not be swapped out
+
+  /// No limit but those of the sessions.
+  [[nodiscard]] static constexpr Quota unlimited() {
+    constexpr std::uint32_t most = std::numeric_limits<std::uint32_t>::max();
+    return {.bytes = ByteCount(std::numeric_limits<std::uint64_t>::max()),
+            .buffers = most,
+            .mappings = most,
+            .waits = most,
+            .locked = ByteCount(std::numeric_limits<std::uint64_t>::max())};
+  }
 };
 
 /// What a driver says about its device when it registers it.
@@ -60,6 +76,7 @@ struct DeviceDescription {
   ComputeSessions compute_sessions = ComputeSessions::many;
   NodePermissions permissions = {};
   Quota session_quota = {};
+  Quota uid_quota = Quota::unlimited();
 };
 
 /// A registered device, as its driver sees it.

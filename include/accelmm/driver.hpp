@@ -118,6 +118,10 @@ class Driver {
   virtual void stop(Session& session, Completion done) = 0;
   /// The session is over and its memory is gone.
   virtual void close(Session& /*session*/) noexcept {}
+  /// Device memory is short by `needed` bytes: gives up what the driver makes sessions' memory live
+  /// for beyond their own use of it, e.g. a cache of mappings. Called a few times before a request
+  /// fails. Must not allocate device memory. Returns the bytes freed; 0: there is nothing.
+  [[nodiscard]] virtual ByteCount evict(ByteCount /*needed*/) noexcept { return ByteCount(0); }
   /// Writes the driver's own facts for ACCELMM_INFO_DRIVER + n; returns their size.
   virtual Result<std::size_t> info(std::uint32_t /*topic*/, std::span<std::byte> /*into*/) {
     return fail(Errc::invalid_argument, "driver has no such topic");

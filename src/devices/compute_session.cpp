@@ -13,16 +13,23 @@ ComputeSession::ComputeSession(HostedDevice& device, const Peer& peer, std::uint
                                std::unique_ptr<SessionAddressSpace> space,
                                HandleTable<std::shared_ptr<Allocation>> buffers)
     : device_(device),
-      account_(
-          std::make_shared<Account>(device.description().session_quota.bytes, device.account())),
-      locked_(std::make_shared<Account>(device.description().session_quota.locked)),
       session_(device.device(), device.next_session_id(), asid, peer, device.make_job_timeline()),
+      user_(device.users().of(peer.uid)),
+      account_(std::make_shared<Account>(
+          Account::Options{.name = {AccountName::Level::session, session_.id()},
+                           .limits = {.bytes = device.description().session_quota.bytes},
+                           .parent = user_.memory})),
+      host_(device.host().shared_from_this(), account_,
+            std::make_shared<Account>(
+                Account::Options{.name = account_->name(),
+                                 .limits = {.bytes = device.description().session_quota.locked}})),
       space_(std::move(space)),
       buffers_(std::move(buffers)),
       waits_(std::make_shared<PointWaits>(device.transport(),
-                                          device.description().session_quota.waits)),
+                                          device.description().session_quota.waits, user_.waits)),
       ioctls_(compute_ioctls(*this)) {
   when_stopped_.reserve(2);  // the end of the connection and the removal of the device
+  if (Region* const memory = device.memory()) memory_.emplace(memory->shared_from_this(), account_);
 }
 
 void ComputeSession::open(Completion done) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "devices/account.hpp"
 #include "devices/point_waits.hpp"
 #include "devices/region.hpp"
 #include "devices/session_address_space.hpp"
+#include "devices/user_accounts.hpp"
 
 #include <accelmm/completion.hpp>
 #include <accelmm/driver.hpp>
@@ -73,15 +73,16 @@ class ComputeSession {
 
  private:
   [[nodiscard]] Result<void> report_backing(accelmm_backing& args);
-  [[nodiscard]] Payer payer() const { return {account_, locked_}; }
   [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
   void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
   HostedDevice& device_;
-  std::shared_ptr<Account> account_;
-  std::shared_ptr<Account> locked_;  // of this, what may not be swapped out
   Session session_;
+  UserAccounts::Of user_;
+  std::shared_ptr<Account> account_;
+  RegionOwner host_;
+  std::optional<RegionOwner> memory_;  // none: the device has no memory
   std::unique_ptr<SessionAddressSpace> space_;
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;

@@ -95,6 +95,9 @@ accelmm_info_usage HostedDevice::usage() const {
       usage.buffers += session->buffers();
     }
   }
+  // What could not be emptied when it was freed is nobody's, and is tried again.
+  host_->settle();
+  if (memory_) memory_->settle();
   usage.memory_total = memory_ ? memory_->capacity().value() : 0;
   usage.memory_used = memory_ ? memory_->used().value() : 0;
   usage.host_used = account_->used().value() - usage.memory_used;

@@ -19,9 +19,11 @@ constexpr ByteCount first_table(4096);
 Result<void> check(const DeviceDescription& description) {
   if (description.driver_name.empty() || description.driver_name.size() >= ACCELMM_NAME_SIZE)
     return fail(Errc::invalid_argument, "driver name is not 1 to 31 bytes long");
-  const Alignment page(host_page_size().value());
   if (const auto& memory = description.memory) {
-    if (!page.divides(memory->size) || !page.divides(memory->private_size) ||
+    const std::uint64_t page = memory->native_page.value();
+    if (page == 0 || page % host_page_size().value() != 0)
+      return fail(Errc::invalid_argument, "native page is not whole pages of the host");
+    if (memory->size.value() % page != 0 || memory->private_size.value() % page != 0 ||
         memory->private_size >= memory->size)
       return fail(Errc::invalid_argument, "device memory is not whole pages with room to allocate");
     if (memory->size > WindowBus::host_base - BusAddr(0))
@@ -39,6 +41,18 @@ Result<void> check(const DeviceDescription& description) {
     return fail(Errc::invalid_argument, "quota of buffers is zero or beyond what handles can name");
   return {};
 }
+
+/// Passes a shortage of device memory on to the driver.
+class DriverEvictor final : public Evictor {
+ public:
+  explicit DriverEvictor(Driver& driver) : driver_(driver) {}
+  [[nodiscard]] ByteCount evict(ByteCount needed) noexcept override {
+    return driver_.evict(needed);
+  }
+
+ private:
+  Driver& driver_;  // outlives every session, and only sessions allocate
+};
 
 // Takes back, when this ends, an address space that no session came to own.
 struct UnusedSpace {
@@ -59,14 +73,15 @@ struct UnusedSpace {
 }  // namespace
 
 HostedDevice::HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver,
-                           Transport& transport, std::shared_ptr<Region> host,
-                           std::shared_ptr<Region> memory)
+                           std::uint32_t number, Transport& transport, Regions regions)
     : description_(std::move(description)),
       transport_(transport),
-      host_(std::move(host)),
-      memory_(std::move(memory)),
+      host_(std::move(regions.host)),
+      memory_(std::move(regions.memory)),
       driver_(std::move(driver)),
-      account_(std::make_shared<Account>(ByteCount(~std::uint64_t{0}))),
+      account_(std::make_shared<Account>(
+          Account::Options{.name = {AccountName::Level::device, number}})),
+      users_(description_.uid_quota, account_),
       job_counters_(std::make_shared<JobCounters>()) {}
 
 HostedDevice::~HostedDevice() {
@@ -83,13 +98,17 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
     return fail(Errc::invalid_argument, "driver and description disagree about an MMU");
   std::shared_ptr<Region> memory;
   if (description.memory) {
-    auto made =
-        Region::create(Domain::device, description.memory->size, description.memory->private_size);
+    auto made = Region::create({.domain = Domain::device,
+                                .size = description.memory->size,
+                                .reserved = description.memory->private_size,
+                                .native_page = description.memory->native_page,
+                                .evictor = std::make_shared<DriverEvictor>(*driver)});
     if (!made) return fail(made.error());
     memory = std::move(*made);
   }
-  std::shared_ptr<HostedDevice> self(new HostedDevice(
-      std::move(description), std::move(driver), transport, std::move(host), std::move(memory)));
+  std::shared_ptr<HostedDevice> self(new HostedDevice(std::move(description), std::move(driver),
+                                                      number, transport,
+                                                      {std::move(host), std::move(memory)}));
   self->bus_ = std::make_unique<WindowBus>(self->memory_ ? &self->memory_->window() : nullptr,
                                            self->host_->window());
   self->device_ = std::make_unique<Device>(number, *self->bus_);

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "bus/window_bus.hpp"
-#include "devices/account.hpp"
 #include "devices/asid_pool.hpp"
 #include "devices/compute_session.hpp"
 #include "devices/region.hpp"
+#include "devices/user_accounts.hpp"
 
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
@@ -79,7 +79,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   [[nodiscard]] Transport& transport() { return transport_; }
   [[nodiscard]] Region& host() { return *host_; }
   [[nodiscard]] Region* memory() { return memory_.get(); }
-  [[nodiscard]] const std::shared_ptr<Account>& account() const { return account_; }
+  [[nodiscard]] UserAccounts& users() { return users_; }
   [[nodiscard]] Counters& counters() { return counters_; }
   [[nodiscard]] std::shared_ptr<Timeline> make_job_timeline();
   [[nodiscard]] static std::uint64_t next_session_id();
@@ -93,8 +93,12 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
     std::optional<Fault> last_fault;
   };
 
-  HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver, Transport& transport,
-               std::shared_ptr<Region> host, std::shared_ptr<Region> memory);
+  struct Regions {
+    std::shared_ptr<Region> host;
+    std::shared_ptr<Region> memory;  // null: the device has none
+  };
+  HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver, std::uint32_t number,
+               Transport& transport, Regions regions);
   [[nodiscard]] Result<void> prepare_ioctls();
   [[nodiscard]] Result<void> prepare_tables();
   enum class Admission : std::uint8_t { now, later, refused };
@@ -118,6 +122,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::optional<mmu::TablePool> tables_;
   std::optional<AsidPool> asids_;
   std::shared_ptr<Account> account_;
+  UserAccounts users_;
   std::shared_ptr<JobCounters> job_counters_;
   Counters counters_;
   std::list<std::shared_ptr<ClientPort>> ports_;

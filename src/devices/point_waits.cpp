@@ -12,14 +12,22 @@
 
 namespace accelmm::devices {
 
+Result<Charge> PointWaits::charge() const {
+  if (waits_.size() + watches_ >= limit_)
+    return fail(Errc::over_quota, "too many calls of this session wait");
+  auto charge = Charge::make(user_, ByteCount(0));
+  if (!charge) return fail(Errc::over_quota, "too many calls of this user wait");
+  return charge;
+}
+
 void PointWaits::wait(Timeline& timeline, std::uint64_t point, std::uint64_t deadline_ns,
                       Completion done) {
   if (const auto outcome = timeline.outcome(point)) return done(*outcome);
   if (deadline_ns <= monotonic_ns())
     return done(fail(Errc::timed_out, "point was not reached before the deadline"));
-  if (waits_.size() + watches_ >= limit_)
-    return done(fail(Errc::over_quota, "too many calls of this session wait"));
-  auto wait = std::make_shared<Wait>(timeline, std::move(done));
+  auto charged = charge();
+  if (!charged) return done(fail(charged.error()));
+  auto wait = std::make_shared<Wait>(timeline, std::move(done), std::move(*charged));
   waits_.push_back(wait);
   try {
     wait->timer = transport_.call_at(deadline_ns, [this, wait] {
@@ -42,6 +50,7 @@ void PointWaits::end(const std::shared_ptr<Wait>& wait, Result<void> result) {
   waits_.erase(at);
   Completion done = std::move(*ended->done);
   ended->done.reset();
+  ended->charge = {};
   transport_.cancel_timer(ended->timer);
   ended->timeline.cancel(ended->waiter);
   done(result);
@@ -58,12 +67,12 @@ Result<UniqueFd> PointWaits::open_events() {
 
 Result<void> PointWaits::watch(Timeline& timeline, const accelmm_point& point) {
   if (!events_) return fail_errno(ENOTCONN, "session has no event descriptor");
-  if (waits_.size() + watches_ >= limit_)
-    return fail(Errc::over_quota, "too many calls of this session wait");
+  auto charged = charge();
+  if (!charged) return fail(charged.error());
   if (const auto outcome = timeline.outcome(point.value);
       outcome && !*outcome && outcome->error().code == Errc::invalid_argument)
     return *outcome;
-  auto watch = std::make_shared<Watch>(weak_from_this(), point);
+  auto watch = std::make_shared<Watch>(weak_from_this(), point, std::move(*charged));
   ++watches_;
   try {
     timeline.when_reached(point.value, in_loop(transport_, [watch](Result<void> outcome) {
@@ -83,8 +92,9 @@ Result<void> PointWaits::watch(Timeline& timeline, const accelmm_point& point) {
   return {};
 }
 
-void PointWaits::end(const Watch& watch, Result<void> outcome) {
+void PointWaits::end(Watch& watch, Result<void> outcome) {
   --watches_;
+  watch.charge = {};
   tell(watch.point, outcome);
 }
 

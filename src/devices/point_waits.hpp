@@ -3,6 +3,7 @@
 
 #include "base/event_pipe.hpp"
 
+#include <accelmm/account.hpp>
 #include <accelmm/completion.hpp>
 #include <accelmm/timeline.hpp>
 #include <accelmm/transport.hpp>
@@ -12,6 +13,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <utility>
 
 namespace accelmm::devices {
 
@@ -23,7 +25,9 @@ namespace accelmm::devices {
 /// is destroyed.
 class PointWaits : public std::enable_shared_from_this<PointWaits> {
  public:
-  PointWaits(Transport& transport, std::uint32_t limit) : transport_(transport), limit_(limit) {}
+  /// `user` is charged too.
+  PointWaits(Transport& transport, std::uint32_t limit, std::shared_ptr<Account> user)
+      : transport_(transport), limit_(limit), user_(std::move(user)) {}
   PointWaits(const PointWaits&) = delete;
   PointWaits& operator=(const PointWaits&) = delete;
 
@@ -42,6 +46,7 @@ class PointWaits : public std::enable_shared_from_this<PointWaits> {
   struct Wait {
     Timeline& timeline;
     std::optional<Completion> done;  // empty once it has ended
+    Charge charge;
     Timeline::WaiterId waiter = 0;
     Transport::TimerId timer = 0;
   };
@@ -49,16 +54,19 @@ class PointWaits : public std::enable_shared_from_this<PointWaits> {
   struct Watch {
     std::weak_ptr<PointWaits> waits;
     accelmm_point point;
+    Charge charge;
     bool accepted = false;              // the call that asked for it has succeeded
     std::optional<Result<void>> early;  // an outcome that came before that
   };
 
+  [[nodiscard]] Result<Charge> charge() const;
   void end(const std::shared_ptr<Wait>& wait, Result<void> result);
-  void end(const Watch& watch, Result<void> outcome);
+  void end(Watch& watch, Result<void> outcome);
   void tell(const accelmm_point& point, Result<void> outcome);
 
   Transport& transport_;
   std::uint32_t limit_;
+  std::shared_ptr<Account> user_;
   Waits waits_;
   std::uint32_t watches_ = 0;
   std::optional<EventPipe> events_;

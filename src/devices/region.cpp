@@ -5,11 +5,15 @@
 #include "mm/backing/huge_pages.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <new>
 #include <utility>
 
 namespace accelmm::devices {
 namespace {
+
+// The leaf above 4 KiB in every page-table format that accelmm knows (docs/mmu.md).
+constexpr ByteCount large_leaf(std::uint64_t{2} << 20);
 
 constexpr Access access_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Access::read : Access::read_write;
@@ -17,6 +21,11 @@ constexpr Access access_of(Region::CpuView view) {
 
 constexpr Sealing sealing_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Sealing::fixed_size_read_only : Sealing::fixed_size;
+}
+
+Result<Charge> charge_lock(const std::shared_ptr<Account>& locked, ByteCount size) {
+  if (locked == nullptr) return fail(Errc::over_quota, "nothing may be locked");
+  return Charge::make(locked, size);
 }
 
 }  // namespace
@@ -57,74 +66,87 @@ Result<BackingReport> Allocation::backing() const {
   return backing_->report(memfd_->fd());
 }
 
-Region::Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCount size,
-               ByteCount reserved)
-    : domain_(domain),
-      window_(std::move(window)),
-      pages_(std::move(pages)),
-      size_(size),
-      reserved_(reserved) {}
+RegionOwner::~RegionOwner() {
+  if (id_) ACCELMM_CHECK(region_->heap_.close_owner(*id_).has_value());
+}
 
-Result<std::shared_ptr<Region>> Region::create(Domain domain, ByteCount size, ByteCount reserved,
-                                               const HostMemory& host) {
-  const auto defaults = complete_request(host.defaults, {});
+Region::Region(Options options, MemoryWindow window, DeviceHeap heap)
+    : options_(std::move(options)), window_(std::move(window)), heap_(std::move(heap)) {}
+
+Result<std::shared_ptr<Region>> Region::create(Options options) {
+  const auto defaults = complete_request(options.host.defaults, {});
   if (!defaults) return fail(defaults.error());
-  auto pages = PageAllocator::create({.size = size, .page = host_page_size()});
-  if (!pages) return fail(pages.error());
-  if (reserved > ByteCount(0))
-    if (auto taken = pages->reserve({RegionOffset(0), reserved}); !taken)
+  options.host.defaults = *defaults;
+  if (options.native_page == ByteCount(0)) options.native_page = host_page_size();
+  auto heap = DeviceHeap::create(
+      {.size = options.size, .native_page = options.native_page, .evictor = options.evictor.get()});
+  if (!heap) return fail(heap.error());
+  if (options.reserved > ByteCount(0))
+    if (auto taken = heap->reserve({RegionOffset(0), options.reserved}); !taken)
       return fail(taken.error());
   // Device memory exists from the start and reads zero; host memory is there when it is placed.
-  auto window =
-      MemoryWindow::create(size, domain == Domain::device ? Backdrop::zero : Backdrop::none);
+  auto window = MemoryWindow::create(
+      options.size, options.domain == Domain::device ? Backdrop::zero : Backdrop::none);
   if (!window) return fail(window.error());
   std::shared_ptr<Region> region(
-      new Region(domain, std::move(*window), std::move(*pages), size, reserved));
-  if (domain == Domain::host) {
-    region->host_ = {*defaults, host.policy};
-    region->prefaulter_.emplace(host.policy.prefault_threads);
-  }
+      new Region(std::move(options), std::move(*window), std::move(*heap)));
+  if (region->domain() == Domain::host)
+    region->prefaulter_.emplace(region->options_.host.policy.prefault_threads);
   return region;
 }
 
-Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking,
-                                                       const std::shared_ptr<Account>& account) {
+Result<OwnerId> Region::owner_id(RegionOwner& owner) {
+  if (!owner.id_) {
+    const auto id = heap_.add_owner(owner.account_);
+    if (!id) return id;
+    owner.id_ = *id;
+  }
+  return *owner.id_;
+}
+
+Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking, RegionOwner& owner) {
   const ByteCount size = taking.size;
   if (size > capacity()) return fail(Errc::no_memory, "size exceeds the region");
   settle();
-  auto charge = Charge::make(account, size);
-  if (!charge) return fail(charge.error());
+  const auto id = owner_id(owner);
+  if (!id) return fail(id.error());
   // Made before it has pages, so that what fails from here on gives back exactly what it has.
-  auto allocation = std::make_shared<Allocation>(shared_from_this(), std::move(*charge));
-  if (taking.contiguity == Contiguity::scattered) {
-    auto extents = pages_.allocate_scattered(size);
-    if (!extents) return fail(extents.error());
-    allocation->extents_ = std::move(*extents);
-  } else {
-    allocation->extents_.reserve(1);
-    auto extent = taking.alignment > Alignment(1) ? pages_.allocate(size, taking.alignment)
-                                                  : pages_.allocate(size);
-    if (!extent) return fail(extent.error());
-    allocation->extents_.push_back(*extent);
+  auto allocation = std::make_shared<Allocation>(shared_from_this(), *id);
+  allocation->extents_.reserve(1);
+  const bool scattered = taking.contiguity == Contiguity::scattered;
+  const auto taken = heap_.allocate(
+      *id, {.size = size,
+            .alignment = taking.alignment,
+            .preferred = Alignment(std::bit_floor(std::min(size, large_leaf).value())),
+            .layout = scattered ? DeviceHeap::Layout::scattered : DeviceHeap::Layout::contiguous});
+  if (!taken) return fail(taken.error());
+  if (taken->extents == 1) {
+    allocation->extents_.push_back(taken->extent);
+    return allocation;
   }
-  used_ += size;
+  auto extents = heap_.extents(taken->id);
+  if (!extents) {
+    ACCELMM_CHECK(heap_.free(*id, taken->id).has_value());
+    return fail(extents.error());
+  }
+  allocation->extents_ = std::move(*extents);
   return allocation;
 }
 
-Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, const Payer& payer) {
+Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, RegionOwner& owner) {
   if (request.size == ByteCount(0)) return fail(Errc::invalid_argument, "size is zero");
-  return domain_ == Domain::host ? allocate_on_host(request, payer)
-                                 : allocate_on_device(request, payer);
+  return domain() == Domain::host ? allocate_on_host(request, owner)
+                                  : allocate_on_device(request, owner);
 }
 
 Result<std::shared_ptr<Allocation>> Region::allocate_on_device(const Request& request,
-                                                               const Payer& payer) {
+                                                               RegionOwner& owner) {
   const auto size = round_up(request.size, Alignment(host_page_size().value()));
   if (!size) return fail(size.error());
-  auto taken = take_pages({*size, request.contiguity, Alignment(1)}, payer.bytes);
+  auto taken = take_pages({*size, request.contiguity, Alignment(1)}, owner);
   if (!taken || request.cpu_view == CpuView::none) return taken;
 
-  auto memfd = SealedMemfd::create("accelmm-buffer", *size);
+  auto memfd = SealedMemfd::create("accelmm-buffer", (*taken)->size());
   if (!memfd) return fail(memfd.error());
   if (auto placed = place_new(**taken, std::move(*memfd), request.cpu_view); !placed)
     return fail(placed.error());
@@ -135,14 +157,14 @@ Result<std::shared_ptr<Allocation>> Region::allocate_on_device(const Request& re
 
 // The largest pages first; what was refused stays in the report of what comes after.
 Result<std::shared_ptr<Allocation>> Region::allocate_on_host(const Request& request,
-                                                             const Payer& payer) {
-  const auto backing = complete_request(request.backing, host_.defaults);
+                                                             RegionOwner& owner) {
+  const auto backing = complete_request(request.backing, options_.host.defaults);
   if (!backing) return fail(backing.error());
   Try attempt{*backing, PageSize::base, {}};
   const auto candidates = page_candidates(backing->pages, backing->rule);
   for (const PageSize pages : candidates) {
     attempt.pages = pages;
-    auto made = try_on_host(request, attempt, payer);
+    auto made = try_on_host(request, attempt, owner);
     if (made || pages == candidates.back()) return made;
     if (!attempt.refused.pages) attempt.refused.pages = made.error().code;
   }
@@ -150,24 +172,25 @@ Result<std::shared_ptr<Allocation>> Region::allocate_on_host(const Request& requ
 }
 
 Result<std::shared_ptr<Allocation>> Region::try_on_host(const Request& request, Try attempt,
-                                                        const Payer& payer) {
+                                                        RegionOwner& owner) {
   const PageSize pages = attempt.pages;
   const Access outside = access_of(request.cpu_view);
-  if (auto may = check_pages(pages, attempt.backing.importable, outside, host_.policy); !may)
+  if (auto may = check_pages(pages, attempt.backing.importable, outside, options_.host.policy);
+      !may)
     return fail(may.error());
   const bool pool = is_hugetlb(pages);
   const auto size =
       round_up(request.size, pool ? largest_page(pages) : largest_page(PageSize::base));
   if (!size) return fail(size.error());
-  auto taken = take_pages(
-      {*size, Contiguity::contiguous, pool ? largest_page(pages) : Alignment(1)}, payer.bytes);
+  auto taken =
+      take_pages({*size, Contiguity::contiguous, pool ? largest_page(pages) : Alignment(1)}, owner);
   if (!taken) return taken;
   Allocation& allocation = **taken;
   auto memfd = SealedMemfd::create("accelmm-buffer", *size, pages);
   if (!memfd) return fail(memfd.error());
   if (auto placed = place_new(allocation, std::move(*memfd), request.cpu_view); !placed)
     return fail(placed.error());
-  if (auto settled = settle_backing(allocation, attempt, payer.locked); !settled)
+  if (auto settled = settle_backing(allocation, attempt, owner); !settled)
     return fail(settled.error());
   if (auto sealed = allocation.memfd_->seal(sealing_of(request.cpu_view)); !sealed)
     return fail(sealed.error());
@@ -177,10 +200,9 @@ Result<std::shared_ptr<Allocation>> Region::try_on_host(const Request& request, 
   return taken;
 }
 
-Result<void> Region::settle_backing(Allocation& allocation, Try attempt,
-                                    const std::shared_ptr<Account>& locked) {
+Result<void> Region::settle_backing(Allocation& allocation, Try attempt, const RegionOwner& owner) {
   if (attempt.backing.lock == MemoryLock::locked) {
-    auto charge = Charge::make(locked, allocation.size());
+    auto charge = charge_lock(owner.locked_, allocation.size());
     if (charge) {
       allocation.lock_charge_.emplace(std::move(*charge));
     } else if (attempt.backing.rule == BackingRule::exact) {
@@ -210,8 +232,8 @@ Result<void> Region::begin_prefault(Allocation& allocation) {
   return {};
 }
 
-Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd, const Payer& payer) {
-  auto taken = take_pages({memfd.size(), Contiguity::contiguous, Alignment(1)}, payer.bytes);
+Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd, RegionOwner& owner) {
+  auto taken = take_pages({memfd.size(), Contiguity::contiguous, Alignment(1)}, owner);
   if (!taken) return taken;
   Allocation& allocation = **taken;
   const Access access = memfd.access();
@@ -257,19 +279,19 @@ void Region::give_back(Allocation& allocation) noexcept {
   }
   for (std::size_t i = 0; i < allocation.extents_.size(); ++i) {
     const Extent& extent = allocation.extents_[i];
-    used_ -= extent.length;
     if (i < allocation.placed_) {
       // A place that could not be emptied now is not given out again before it is: see settle().
       if (window_.remove(extent) == Removal::pending) continue;
-    } else if (allocation.memfd() == nullptr && domain_ == Domain::device) {
+    } else if (allocation.memfd() == nullptr && domain() == Domain::device) {
       window_.clear(extent);  // what is free reads zero
     }
-    ACCELMM_CHECK(pages_.free(extent).has_value());
+    ACCELMM_CHECK(heap_.free(allocation.owner_, extent).has_value());
   }
 }
 
 void Region::settle() noexcept {
-  for (const Extent& extent : window_.settle()) ACCELMM_CHECK(pages_.free(extent).has_value());
+  for (const Extent& extent : window_.settle())
+    ACCELMM_CHECK(heap_.free(heap_.owner_of(extent).value(), extent).has_value());
 }
 
 }  // namespace accelmm::devices

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "devices/account.hpp"
 #include "mm/backing/host_backing.hpp"
 #include "mm/backing/memory_window.hpp"
 #include "mm/backing/prefault.hpp"
 #include "mm/backing/sealed_memfd.hpp"
 
 #include <accelmm/access.hpp>
+#include <accelmm/account.hpp>
 #include <accelmm/backing.hpp>
+#include <accelmm/device_heap.hpp>
 #include <accelmm/extent.hpp>
-#include <accelmm/page_allocator.hpp>
 #include <accelmm/timeline.hpp>
 
 #include <memory>
@@ -25,6 +25,29 @@ class Region;
 /// Whose memory it is.
 enum class Domain : std::uint8_t { host, device };
 
+/// What one account holds of a region: its owner in the region's heap. An allocation may outlive
+/// it. `locked` is the account of what may not be swapped out; none where nothing may be locked.
+///
+/// Threads  the loop's.
+class RegionOwner {
+ public:
+  RegionOwner(std::shared_ptr<Region> region, std::shared_ptr<Account> account,
+              std::shared_ptr<Account> locked = nullptr)
+      : region_(std::move(region)), account_(std::move(account)), locked_(std::move(locked)) {}
+  ~RegionOwner();
+  RegionOwner(const RegionOwner&) = delete;
+  RegionOwner& operator=(const RegionOwner&) = delete;
+
+  [[nodiscard]] Region& region() const { return *region_; }
+
+ private:
+  friend class Region;
+  std::shared_ptr<Region> region_;
+  std::shared_ptr<Account> account_;
+  std::shared_ptr<Account> locked_;
+  std::optional<OwnerId> id_;  // from the first allocation on
+};
+
 /// Extents of one region, with the memory behind them and whoever is charged for it. Shared by
 /// views.
 ///
@@ -34,8 +57,8 @@ enum class Domain : std::uint8_t { host, device };
 class Allocation {
  public:
   /// Without extents yet: Region gives it those.
-  Allocation(std::shared_ptr<Region> region, Charge charge)
-      : region_(std::move(region)), charge_(std::move(charge)) {}
+  Allocation(std::shared_ptr<Region> region, OwnerId owner)
+      : region_(std::move(region)), owner_(owner) {}
   ~Allocation();
   Allocation(const Allocation&) = delete;
   Allocation& operator=(const Allocation&) = delete;
@@ -66,7 +89,7 @@ class Allocation {
   friend class Region;
   std::shared_ptr<Region> region_;
   std::vector<Extent> extents_;
-  Charge charge_;
+  OwnerId owner_;
   std::optional<Charge> lock_charge_;
   std::optional<SealedMemfd> memfd_;
   std::optional<HostBacking> backing_;  // host memory
@@ -92,15 +115,22 @@ struct HostMemory {
 };
 
 /// A range of memory managed as a whole: the window of host buffers, or the memory of one device.
+/// Small allocations share native pages of the device with others of their session only.
 ///
 /// Threads   the loop's; the window itself is read and written by devices at any time.
 class Region : public std::enable_shared_from_this<Region> {
  public:
-  /// `reserved` bytes at the beginning are never allocated.
-  /// Errors  invalid_argument: defaults that contradict themselves.  As MemoryWindow::create().
-  [[nodiscard]] static Result<std::shared_ptr<Region>> create(Domain domain, ByteCount size,
-                                                              ByteCount reserved,
-                                                              const HostMemory& host = {});
+  struct Options {
+    Domain domain;
+    ByteCount size;
+    ByteCount reserved = {};     ///< at the beginning, never allocated
+    ByteCount native_page = {};  ///< of the device's MMU; 0: the host's page
+    std::shared_ptr<Evictor> evictor = nullptr;
+    HostMemory host = {};
+  };
+  /// Errors  invalid_argument: defaults of backing that contradict themselves.
+  ///         Those of DeviceHeap::create() and reserve(), of mmap(2).
+  [[nodiscard]] static Result<std::shared_ptr<Region>> create(Options options);
 
   enum class Contiguity : std::uint8_t { contiguous, scattered };
   enum class CpuView : std::uint8_t { none, read_only, read_write };
@@ -114,32 +144,36 @@ class Region : public std::enable_shared_from_this<Region> {
   /// overflow, over_quota, no_memory, any of memfd_create(2), mmap(2). If backing must be exact:
   /// what could not be had (not_permitted, not_supported, no_memory, over_quota).
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(const Request& request,
-                                                             const Payer& payer);
+                                                             RegionOwner& owner);
   /// Makes somebody's memory part of the region.
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, const Payer& payer);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, RegionOwner& owner);
 
-  [[nodiscard]] Domain domain() const { return domain_; }
+  /// Frees what could not be taken out of the window before. allocate() does so itself.
+  void settle() noexcept;
+  [[nodiscard]] Domain domain() const { return options_.domain; }
   [[nodiscard]] MemoryWindow& window() { return window_; }
-  [[nodiscard]] ByteCount size() const { return size_; }
-  /// Bytes that can be allocated in total, and what of them is taken.
-  [[nodiscard]] ByteCount capacity() const { return size_ - reserved_; }
-  [[nodiscard]] ByteCount used() const { return used_; }
+  [[nodiscard]] const DeviceHeap& heap() const { return heap_; }
+  [[nodiscard]] ByteCount size() const { return options_.size; }
+  /// Bytes that can be allocated in total, and what of them is held: native pages.
+  [[nodiscard]] ByteCount capacity() const { return options_.size - options_.reserved; }
+  [[nodiscard]] ByteCount used() const { return heap_.statistics().held; }
 
  private:
   friend class Allocation;
-  Region(Domain domain, MemoryWindow window, PageAllocator pages, ByteCount size,
-         ByteCount reserved);
+  friend class RegionOwner;
+  Region(Options options, MemoryWindow window, DeviceHeap heap);
+  [[nodiscard]] Result<OwnerId> owner_id(RegionOwner& owner);
   struct Taking {
     ByteCount size;
     Contiguity contiguity;
     Alignment alignment;  // of contiguous extents; 1: what suits the size
   };
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> take_pages(
-      const Taking& taking, const std::shared_ptr<Account>& account);
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> take_pages(const Taking& taking,
+                                                               RegionOwner& owner);
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_device(const Request& request,
-                                                                       const Payer& payer);
+                                                                       RegionOwner& owner);
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_host(const Request& request,
-                                                                     const Payer& payer);
+                                                                     RegionOwner& owner);
   // One try to make host memory of one kind of pages.
   struct Try {
     BackingRequest backing;  // complete
@@ -147,24 +181,19 @@ class Region : public std::enable_shared_from_this<Region> {
     BackingRefusals refused;  // of the tries before
   };
   [[nodiscard]] Result<std::shared_ptr<Allocation>> try_on_host(const Request& request, Try attempt,
-                                                                const Payer& payer);
+                                                                RegionOwner& owner);
   [[nodiscard]] Result<void> settle_backing(Allocation& allocation, Try attempt,
-                                            const std::shared_ptr<Account>& locked);
+                                            const RegionOwner& owner);
   [[nodiscard]] Result<void> begin_prefault(Allocation& allocation);
   [[nodiscard]] Result<void> place_new(Allocation& allocation, SealedMemfd memfd, CpuView view);
   [[nodiscard]] Result<void> place(Allocation& allocation, Access window_access);
   [[nodiscard]] std::span<std::byte> place_of(const Allocation& allocation) const;
   void give_back(Allocation& allocation) noexcept;
-  void settle() noexcept;
 
-  Domain domain_;
-  HostMemory host_;
+  const Options options_;
   MemoryWindow window_;
-  PageAllocator pages_;
+  DeviceHeap heap_;
   std::optional<Prefaulter> prefaulter_;  // host memory
-  ByteCount size_;
-  ByteCount reserved_;
-  ByteCount used_;
 };
 
 }  // namespace accelmm::devices

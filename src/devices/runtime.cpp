@@ -88,8 +88,9 @@ Runtime::~Runtime() = default;
 Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) try {
   auto directory = prepare_directory(options.directory);
   if (!directory) return fail(directory.error());
-  auto host = Region::create(Domain::host, options.host_window, ByteCount(0),
-                             {options.host_backing, options.backing_policy});
+  auto host = Region::create({.domain = Domain::host,
+                              .size = options.host_window,
+                              .host = {options.host_backing, options.backing_policy}});
   if (!host) return fail(host.error());
   auto transport = create_transport();
   if (!transport) return fail(transport.error());

@@ -54,7 +54,7 @@ Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
   return runs;
 }
 
-auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access)
+auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access, Charge charge)
     -> Result<Mapped> {
   if (!allows(view.allocation->device_access(), access))
     return fail(Errc::not_permitted, "buffer is read-only for devices");
@@ -62,6 +62,7 @@ auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access
   Mappings entry;
   Mapping& mapping = entry[DeviceAddr(0)];
   mapping.view = std::move(view);
+  mapping.charge = std::move(charge);
   const auto runs = attach(mapping);
   if (!runs) return fail(runs.error());
   const auto mapped = tables_->map(*runs, placement, access);

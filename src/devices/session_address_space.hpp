@@ -49,7 +49,9 @@ class SessionAddressSpace {
     std::uint64_t point;
   };
   /// Errors  those of mmu::AddressSpace::map, not_permitted: the memory is read-only.
-  [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access);
+  /// `charge` is kept with the mapping.
+  [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access,
+                                   Charge charge);
   /// Takes the mapping that begins at `start` away; the point is reached when the device has been
   /// invalidated. Errors  invalid_argument: no mapping begins there.
   [[nodiscard]] Result<std::uint64_t> unmap(DeviceAddr start);
@@ -69,6 +71,7 @@ class SessionAddressSpace {
   struct Mapping {
     View view;
     std::vector<Run> attached;  // host memory only: device memory needs no attaching
+    Charge charge;
   };
   using Mappings = std::map<DeviceAddr, Mapping>;
   struct Retired;

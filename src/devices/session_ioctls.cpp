@@ -141,9 +141,10 @@ Result<Timeline*> ComputeSession::timeline(const accelmm_point& point) {
 Result<void> ComputeSession::allocate(accelmm_alloc& args) {
   const auto request = request_of(args);
   if (!request) return fail(request.error());
-  Region* region = args.domain == ACCELMM_DOMAIN_HOST ? &device_.host() : device_.memory();
-  if (region == nullptr) return fail(Errc::not_supported, "device has no memory of its own");
-  auto allocation = region->allocate(*request, payer());
+  const bool host = args.domain == ACCELMM_DOMAIN_HOST;
+  if (!host && !memory_) return fail(Errc::not_supported, "device has no memory of its own");
+  RegionOwner& owner = host ? host_ : *memory_;
+  auto allocation = owner.region().allocate(*request, owner);
   if (!allocation) return fail(allocation.error());
   const ByteCount size = (*allocation)->size();
   const auto handle = buffers_.insert(buffer_handle, std::move(*allocation));
@@ -184,9 +185,11 @@ Result<void> ComputeSession::map_device(accelmm_map_device& args) {
   if (!placement) return fail(placement.error());
   if (space_->mappings() >= device_.description().session_quota.mappings)
     return fail(Errc::over_quota, "session has too many mappings");
+  auto charge = Charge::make(user_.mappings, ByteCount(0));
+  if (!charge) return fail(Errc::over_quota, "user has too many mappings");
   auto piece = view(args.handle, args.offset, args.length);
   if (!piece) return fail(piece.error());
-  const auto mapped = space_->map(std::move(*piece), *placement, *access);
+  const auto mapped = space_->map(std::move(*piece), *placement, *access, std::move(*charge));
   if (!mapped) return fail(mapped.error());
   args.address = mapped->address.value();
   args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, mapped->point};
@@ -238,7 +241,7 @@ Result<void> ComputeSession::import_view(IoctlCall& call, accelmm_import& args) 
   }
   auto memfd = dmabuf::import_view(std::move(pieces));
   if (!memfd) return fail(memfd.error());
-  auto allocation = device_.host().import(std::move(*memfd), payer());
+  auto allocation = host_.region().import(std::move(*memfd), host_);
   if (!allocation) return fail(allocation.error());
   const ByteCount size = (*allocation)->size();
   const Access access = (*allocation)->cpu_access();

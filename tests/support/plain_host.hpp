@@ -19,7 +19,8 @@ class PlainHost {
  public:
   explicit PlainHost(DeviceDescription description = plain_description(),
                      const devices::HostMemory& memory = {}) {
-    auto region = devices::Region::create(devices::Domain::host, 64_MiB, ByteCount(0), memory);
+    auto region =
+        devices::Region::create({.domain = devices::Domain::host, .size = 64_MiB, .host = memory});
     if (!region) std::abort();
     host.emplace(transport, std::move(*region), std::string());
     auto made = std::make_unique<PlainDriver>();

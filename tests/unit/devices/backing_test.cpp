@@ -371,7 +371,8 @@ TEST_F(EagerWindow, ItsDefaultsAreForWhoAsksForNothing) {
 TEST(HostWindow, WithDefaultsThatContradictThemselvesIsNotMade) {
   devices::HostMemory memory;
   memory.defaults.nodes.rule = NodeRule::bind;
-  const auto region = devices::Region::create(devices::Domain::host, 1_MiB, 0_B, memory);
+  const auto region =
+      devices::Region::create({.domain = devices::Domain::host, .size = 1_MiB, .host = memory});
   ASSERT_FALSE(region.has_value());
   EXPECT_EQ(Errc::invalid_argument, region.error().code);
 }
