@@ -121,10 +121,10 @@ TEST_F(DeviceHeapTest, WhatTheDeviceHasReachedIsRetiredBeforeTheEvictorIsAsked) 
   EXPECT_EQ(1, clock.asked);
   EXPECT_EQ(30_MiB, heap->statistics().free);
   const OwnerId other = owner();
-  EXPECT_EQ(Errc::no_memory, code(heap->allocate(other, {.size = 48_MiB})));
+  EXPECT_EQ(Errc::no_memory, code(heap->allocate(other, {.size = 32_MiB})));
   EXPECT_EQ(1, evictor.calls);
   clock.now = 32;
-  static_cast<void>(take(other, 48_MiB));
+  static_cast<void>(take(other, 32_MiB));
   EXPECT_EQ(1, evictor.calls);
   heap->validate();
 }
