@@ -110,6 +110,8 @@ struct SlabObject {
         [log2] "i"(slab_recent_log2), [size] "r"(size)
       : "memory", "cc"
       : lost);
+  // Makes them values of this block: g++ 12 cannot put two results of the jumping one into a vector.
+  asm("" : "+r"(offset), "+r"(length));
   object = {.offset = offset, .size = length};
   return true;
 lost:

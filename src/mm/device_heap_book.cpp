@@ -130,11 +130,7 @@ Result<DeviceHeap::Allocated> HeapBook::allocate(OwnerId id, const DeviceHeap::R
   record.alignment = request.alignment;
   record.within = request.within;
   record.requested = request.size;
-  auto placed = place(*owner, request, record);
-  // What nobody uses goes before an error is told.
-  if (!placed && placed.error().code == Errc::no_memory && trim() > ByteCount(0))
-    placed = place(*owner, request, record);
-  if (!placed) return fail(placed.error());
+  if (auto placed = place(*owner, request, record); !placed) return fail(placed.error());
   record.id = AllocationId{++last_record_};
   records_.insert(records_.end(), *room.release());
   ++owner->records;
@@ -147,6 +143,14 @@ Result<DeviceHeap::Allocated> HeapBook::allocate(OwnerId id, const DeviceHeap::R
 
 Result<void> HeapBook::place(HeapOwner& owner, const DeviceHeap::Request& request,
                              HeapRecord& record) {
+  auto placed = place_as_it_is(owner, request, record);
+  // What nobody uses goes before an error is told.
+  if (placed || placed.error().code != Errc::no_memory || trim() == ByteCount(0)) return placed;
+  return place_as_it_is(owner, request, record);
+}
+
+Result<void> HeapBook::place_as_it_is(HeapOwner& owner, const DeviceHeap::Request& request,
+                                      HeapRecord& record) {
   if (request.preferred > request.alignment && request.layout == DeviceHeap::Layout::contiguous) {
     DeviceHeap::Request aligned = request;
     aligned.alignment = request.preferred;

@@ -81,12 +81,15 @@ class HeapBook {
   [[nodiscard]] ByteCount whole_pages(ByteCount size) const;
   [[nodiscard]] Result<void> place(HeapOwner& owner, const DeviceHeap::Request& request,
                                    HeapRecord& record);
+  [[nodiscard]] Result<void> place_as_it_is(HeapOwner& owner, const DeviceHeap::Request& request,
+                                            HeapRecord& record);
   [[nodiscard]] Result<void> place_aligned(HeapOwner& owner, const DeviceHeap::Request& request,
                                            HeapRecord& record);
   [[nodiscard]] Result<void> place_native(HeapOwner& owner, const DeviceHeap::Request& request,
                                           HeapRecord& record);
   [[nodiscard]] Result<void> place_small(HeapOwner& owner, const DeviceHeap::Request& request,
                                          HeapRecord& record);
+  [[nodiscard]] Result<void> make_slab(HeapOwner& owner);
   [[nodiscard]] Result<void> place_tiny(HeapOwner& owner, const DeviceHeap::Request& request,
                                         HeapRecord& record);
   [[nodiscard]] HeapPiece* find_piece(const HeapOwner& owner, Extent extent) const;

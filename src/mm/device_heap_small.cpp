@@ -53,18 +53,22 @@ Result<void> HeapBook::place_small(HeapOwner& owner, const DeviceHeap::Request& 
   return {};
 }
 
+Result<void> HeapBook::make_slab(HeapOwner& owner) {
+  owner.source.reset(new (std::nothrow) OwnerSource(*this, owner));
+  if (!owner.source) return fail(Errc::no_memory, "no room for a slab allocator");
+  auto slab =
+      Slab::create({.source = owner.source.get(), .region = counts_.total, .spare_slabs = 0});
+  if (!slab) return fail(slab.error());
+  owner.slab.emplace(std::move(*slab));
+  return {};
+}
+
 Result<void> HeapBook::place_tiny(HeapOwner& owner, const DeviceHeap::Request& request,
                                   HeapRecord& record) {
   auto charge = Charge::make(owner.account, ByteCount(0));
   if (!charge) return fail(charge.error());
-  if (!owner.slab) {
-    owner.source.reset(new (std::nothrow) OwnerSource(*this, owner));
-    if (!owner.source) return fail(Errc::no_memory, "no room for a slab allocator");
-    auto slab =
-        Slab::create({.source = owner.source.get(), .region = counts_.total, .spare_slabs = 0});
-    if (!slab) return fail(slab.error());
-    owner.slab.emplace(std::move(*slab));
-  }
+  if (!owner.slab)
+    if (auto made = make_slab(owner); !made) return made;
   // A class of a power of two is aligned to its size, and every class to 16.
   const std::uint64_t aligned =
       std::bit_ceil(std::max(request.size.value(), request.alignment.value()));
