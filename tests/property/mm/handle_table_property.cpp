@@ -56,7 +56,7 @@ void run(const char* name, std::uint32_t capacity) {
   Dice dice(name);
   JudgedHandles handles(capacity);
   Tally tally;
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 20000);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 50000);
   const std::uint64_t phase = steps / 10 + 1;
   for (std::uint64_t step = 0; step < steps; ++step)
     tally.note(do_something(handles, dice, step / phase % 2 == 0));

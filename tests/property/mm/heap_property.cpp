@@ -62,7 +62,7 @@ void run(const char* name, Heap::Options options, std::uint64_t chunks) {
   Dice dice(name);
   JudgedHeap heap(options);
   if (chunks != 0) heap.allow(chunks);
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 2500);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 10000);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
   constexpr std::uint64_t most = 300;
   Tally tally;

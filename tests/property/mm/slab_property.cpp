@@ -65,7 +65,7 @@ void run(const char* name, Slab::Options options, std::uint64_t slabs) {
   Dice dice(name);
   JudgedSlab slab(options);
   if (slabs != 0) slab.allow(slabs);
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 3000);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 25000);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
   constexpr std::uint64_t most = 1500;
   Tally tally;

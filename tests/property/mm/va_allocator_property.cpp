@@ -15,9 +15,9 @@ using Ask = JudgedIntervals::Ask;
 using Setting = JudgedIntervals::Setting;
 using Placement = JudgedIntervals::Placement;
 
-/// The steps of each of the six tests here: they share ACCELMM_STEPS.
-std::uint64_t share_of_steps() {
-  return number_from_environment("ACCELMM_STEPS", 36'000) / 6;
+/// Of each of the six tests here.
+std::uint64_t steps_of_a_test() {
+  return number_from_environment("ACCELMM_STEPS", 17'000);
 }
 
 /// A page of the range, or one beside it.
@@ -81,7 +81,7 @@ void run(const char* name, std::uint64_t begin, std::uint64_t end, const Setting
   Dice dice(name);
   JudgedIntervals intervals(begin, end, setting);
   Tally tally;
-  const std::uint64_t steps = share_of_steps();
+  const std::uint64_t steps = steps_of_a_test();
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 22, 1);
   std::uint64_t least = 100;
   std::uint64_t most = 0;
@@ -127,7 +127,7 @@ TEST(VaAllocatorProperty, AgreesWithAMapOfThousandsOfSmallIntervals) {
   constexpr std::uint64_t end = 8000;
   JudgedIntervals intervals(1, end, {.large = 8});
   Tally tally;
-  const std::uint64_t steps = share_of_steps();
+  const std::uint64_t steps = steps_of_a_test();
   for (std::uint64_t step = 0; step < steps; ++step) {
     const bool filling = step / 4000 % 2 == 0;  // to about half of the range
     const std::uint64_t at = 1 + dice.roll(end - 1);
