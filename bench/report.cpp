@@ -138,6 +138,16 @@ void Report::add_time_row(const Work& work, const Contender* peer, std::vector<R
   rows.push_back({text, work.ours ? json.dump() : std::string()});
 }
 
+// For people only: each row's JSON has the limit beside it.
+void Report::add_limit_row(const Work& work, std::vector<Row>& rows) {
+  const double limit_ns = work.limit->second.median_ns;
+  char text[256];
+  std::snprintf(text, sizeof text, "%-10s %-30s %12.2f %5.1f %%  %-20s %12.2f %8.2f",
+                work.area.c_str(), work.name.c_str(), work.ours->median_ns, work.ours->spread * 100,
+                ("limit:" + work.limit->first).c_str(), limit_ns, limit_ns / work.ours->median_ns);
+  rows.push_back({text, std::string()});
+}
+
 std::vector<Report::Row> Report::rows() const {
   std::vector<Work> works = works_;
   std::ranges::sort(works, [](const Work& a, const Work& b) {
@@ -152,6 +162,7 @@ std::vector<Report::Row> Report::rows() const {
     std::ranges::sort(work.peers, {}, &Contender::registered);
     for (const Contender& peer : work.peers) add_time_row(work, &peer, rows);
     if (work.peers.empty()) add_time_row(work, nullptr, rows);
+    if (work.limit && work.ours) add_limit_row(work, rows);
   }
   return rows;
 }

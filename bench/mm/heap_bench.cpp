@@ -90,7 +90,7 @@ const bool registered = [] {
     add_malloc_rows(heap_hot(size), [=](benchmark::State& state, MallocSubject&& subject) {
       hot_pair(state, std::move(subject), {.size = size});
     });
-    add_row(heap_hot(size), "ours-heap", [=](benchmark::State& state) {
+    add_row(heap_hot(size), "ours", [=](benchmark::State& state) {
       HeapSubject<Heap> subject;
       hot_pair(state, subject, {.size = size});
       subject.heap().validate();
@@ -100,7 +100,7 @@ const bool registered = [] {
       hot_pair(state, subject, {.size = size});
     });
   }
-  add_row("heap-random-1k-16k", "ours-heap", [](benchmark::State& state) {
+  add_row("heap-random-1k-16k", "ours", [](benchmark::State& state) {
     HeapSubject<Heap> subject;
     random_replace(state, subject, {Mix::Kind::uniform, 1024, 16384}, {.pieces = 8192});
     subject.heap().validate();
