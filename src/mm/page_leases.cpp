@@ -103,10 +103,4 @@ std::uint64_t PageLeases::release(Lease& lease) {
   return leased - 1;
 }
 
-PageLeases::Lease& PageLeases::holder(std::uint64_t c) {
-  const ChunkMap::Chunk& chunk = map_.chunk(c);
-  return leases_[std::size_t{chunk.lease.load(std::memory_order_relaxed) - 1U} * lifetimes +
-                 chunk.lifetime.load(std::memory_order_relaxed)];
-}
-
 }  // namespace accelmm::mm

@@ -68,8 +68,6 @@ class PageLeases {
   [[nodiscard]] std::uint64_t revoke(Lease& lease);
   /// The same, without an interrupt where the caller is on the lease's processor.
   [[nodiscard]] std::uint64_t release(Lease& lease);
-  /// The lease that holds a chunk. Pre: the chunk is leased.
-  [[nodiscard]] Lease& holder(std::uint64_t c);
   /// Calls f(lease) for each.
   template <class F>
   void each(F f) {

@@ -151,21 +151,33 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   return runs;
 }
 
-bool PageSpace::all_free(PageRun run) const {
+// Whether each page of a run is in a chunk of which whole(kind) is true, or in a partial one and as
+// free as `bits`.
+template <class Whole>
+bool PageSpace::all_pages(PageRun run, std::uint64_t bits, Whole whole) const {
   for (std::uint64_t page = run.begin; page < run.end;) {
     const std::uint64_t c = page >> chunk_order;
     const std::uint64_t end = std::min(run.end, first_page(c + 1));
     const Kind kind = map_.kind(c);
-    if (kind != Kind::free && kind != Kind::partial) return false;
+    if (kind != Kind::partial && !whole(kind)) return false;
     if (kind == Kind::partial) {
       const auto first = static_cast<unsigned>(page - first_page(c));
       const auto last = static_cast<unsigned>(end - first_page(c));
       for (unsigned w = first / 64; w * 64 < last; ++w)
-        if ((~map_.free_word(c * chunk_words + w) & mask_of(w, first, last)) != 0) return false;
+        if (((map_.free_word(c * chunk_words + w) ^ bits) & mask_of(w, first, last)) != 0)
+          return false;
     }
     page = end;
   }
   return true;
+}
+
+bool PageSpace::all_free(PageRun run) const {
+  return all_pages(run, ~std::uint64_t{0}, [](Kind kind) { return kind == Kind::free; });
+}
+
+bool PageSpace::all_allocated(PageRun run) const {
+  return all_pages(run, 0, [](Kind kind) { return kind == Kind::allocated || kind == Kind::lone; });
 }
 
 std::uint64_t PageSpace::free_pages() const {

@@ -254,44 +254,23 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
   });
 }
 
-// Returns whether the pages were allocated, and their chunk is claimed if it was so as a whole.
-bool PageSpace::claim_part(std::uint64_t c, unsigned begin, unsigned end) {
-  if (map_.kind(c) != Kind::partial) return claim_whole({c, c + 1}) == c + 1;
-  for (unsigned w = begin / 64; w * 64 < end; ++w)
-    if ((map_.free_word(c * chunk_words + w) & mask_of(w, begin, end)) != 0) return false;
-  return true;
-}
-
-// Claims chunks, and returns the first that is not allocated as a whole.
-std::uint64_t PageSpace::claim_whole(PageRun chunks) {
-  std::uint64_t c = chunks.begin;
-  for (; c < chunks.end; ++c) {
-    std::atomic<Kind>& kind = map_.chunk(c).kind;
-    if (kind.load(std::memory_order_acquire) == Kind::allocated)
-      kind.store(Kind::claimed, std::memory_order_relaxed);
-    else if (!map_.claim_lone(c))
-      break;
-  }
-  return c;
-}
-
 bool PageSpace::claim(PageRun run) {
+  if (!all_allocated(run)) return false;
   const std::uint64_t first = run.begin >> chunk_order;
-  std::uint64_t c = first;
-  while (c < run.end >> chunk_order) {
-    if (pages_of(c) >= run.begin) c = claim_whole({c, run.end >> chunk_order});
-    if (c == run.end >> chunk_order) break;
-    const unsigned begin = c == first ? in_chunk(run.begin) : 0;
-    if (!claim_part(c, begin, chunk_pages)) break;
-    ++c;
+  for (std::uint64_t c = first; pages_of(c) < run.end; ++c) {
+    std::atomic<Kind>& kind = map_.chunk(c).kind;
+    if (kind.load(std::memory_order_relaxed) == Kind::partial) continue;
+    if (kind.load(std::memory_order_relaxed) == Kind::allocated) {
+      kind.store(Kind::claimed, std::memory_order_relaxed);
+    } else if (!map_.claim_lone(c)) {
+      // Somebody frees the same chunk at this moment.
+      while (c-- > first)
+        if (map_.kind(c) == Kind::claimed)
+          map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+      return false;
+    }
   }
-  const bool reached = c == run.end >> chunk_order;
-  const unsigned begin = c == first ? in_chunk(run.begin) : 0;
-  if (reached && (in_chunk(run.end) == 0 || claim_part(c, begin, in_chunk(run.end)))) return true;
-  for (; c-- > first;)
-    if (map_.kind(c) == Kind::claimed)
-      map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
-  return false;
+  return true;
 }
 
 void PageSpace::give(PageRun run, ChunkMap::Zeros zeros) {
@@ -348,14 +327,6 @@ void PageSpace::gather() {
   });
   settle();
   empty_stacks();
-}
-
-void PageSpace::end_leases(PageRun run) {
-  each_chunk(run, [this](std::uint64_t c, unsigned, unsigned) {
-    if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) return;
-    static_cast<void>(leases_.revoke(leases_.holder(c)));
-    rebin(c);
-  });
 }
 
 }  // namespace accelmm::mm

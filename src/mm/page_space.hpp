@@ -81,8 +81,6 @@ class PageSpace {
   [[nodiscard]] bool renew_lease(unsigned lifetime);
   /// Ends all leases, and empties the stacks.
   void gather();
-  /// Ends the leases of the chunks that hold these pages.
-  void end_leases(PageRun run);
 
   /// Chunks that are cached are not: gather() first.
   [[nodiscard]] bool all_free(PageRun run) const;
@@ -107,15 +105,15 @@ class PageSpace {
   [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
   [[nodiscard]] std::uint64_t take_block(std::uint64_t c, ChunkBlock block, std::uint64_t count);
   void give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros);
-  [[nodiscard]] bool claim_part(std::uint64_t c, unsigned begin, unsigned end);
   // --- whole chunks ---
-  [[nodiscard]] std::uint64_t claim_whole(PageRun chunks);
   [[nodiscard]] std::uint64_t take_chunks(std::uint64_t count, unsigned align_order);
-  void own_chunks(PageRun chunks);
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
   void give_chunks(PageRun chunks);
   void empty_stacks();
   // --- searches ---
+  [[nodiscard]] bool all_allocated(PageRun run) const;
+  template <class Whole>
+  [[nodiscard]] bool all_pages(PageRun run, std::uint64_t bits, Whole whole) const;
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
                                        Direction direction) const;
   [[nodiscard]] std::uint64_t take_clean_part(std::uint64_t count, unsigned order,
