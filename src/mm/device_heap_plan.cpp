@@ -73,8 +73,10 @@ class Room {
 
 /// Appends moves of all pieces into a room; false, and nothing appended, if one finds no place.
 bool pack(std::vector<const HeapPiece*> pieces, Room& room, std::vector<Move>& moves) {
-  std::ranges::stable_sort(pieces, std::ranges::greater{},
-                           [](const HeapPiece* piece) { return piece->extent.length; });
+  std::ranges::sort(pieces, [](const HeapPiece* a, const HeapPiece* b) {
+    if (a->extent.length != b->extent.length) return a->extent.length > b->extent.length;
+    return a->extent.offset < b->extent.offset;
+  });
   const std::size_t before = moves.size();
   for (const HeapPiece* piece : pieces) {
     const auto to = room.take(*piece);
@@ -210,8 +212,10 @@ std::vector<Move> MovePlan::pages(ByteCount budget) const {
   for (const auto& [id, owner] : book_.owners_)
     for (const SmallPage& page : owner->pages)
       if (page.live > 0) candidates.push_back({&page});
-  std::ranges::stable_sort(candidates, {},
-                           [](const Candidate& candidate) { return candidate.page->live_bytes; });
+  std::ranges::sort(candidates, [](const Candidate& a, const Candidate& b) {
+    if (a.page->live_bytes != b.page->live_bytes) return a.page->live_bytes < b.page->live_bytes;
+    return a.page->self.extent.offset < b.page->self.extent.offset;
+  });
   std::vector<Move> moves;
   for (std::size_t from = 0; from < candidates.size(); ++from) {
     const SmallPage& page = *candidates[from].page;

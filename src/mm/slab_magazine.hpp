@@ -101,14 +101,14 @@ struct PerCpuSections {
     return per_cpu::push_if(slot, lock, header, expected, cell, value, desired);
   }
   [[nodiscard]] static bool push_many_if(unsigned slot, Lock& lock, Word& header,
-                                         std::uint64_t expected, Word* cells,
+                                         std::uint64_t expected, Word* to,
                                          const std::uint64_t* values, std::size_t count,
                                          std::uint64_t desired) noexcept {
-    return per_cpu::push_many_if(slot, lock, header, expected, cells, values, count, desired);
+    return per_cpu::push_many_if(slot, lock, header, expected, to, values, count, desired);
   }
   // NOLINTEND(readability-function-size)
-  static void load_many(const Word* cells, std::uint64_t* values, std::size_t count) noexcept {
-    per_cpu::load_many(cells, values, count);
+  static void load_many(const Word* from, std::uint64_t* values, std::size_t count) noexcept {
+    per_cpu::load_many(from, values, count);
   }
 };
 
