@@ -117,7 +117,7 @@ TEST_F(DeviceHeapTest, EmptyingPagesGainsMoreThanItMoves) {
   std::vector<std::pair<OwnerId, AllocationId>> live;
   for (int i = 0; i < 12'000; ++i) {
     const OwnerId me = owners[random() % owners.size()];
-    live.emplace_back(me, take(me, ByteCount(4096 << (random() % 4))).id);
+    live.emplace_back(me, take(me, ByteCount(std::uint64_t{4096} << (random() % 4))).id);
   }
   for (const auto& [me, id] : live)
     if (random() % 100 < 85) {

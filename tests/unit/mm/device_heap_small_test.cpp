@@ -16,7 +16,8 @@ TEST_F(DeviceHeapTest, TwoOwnersNeverShareANativePage) {
   std::mt19937_64 random(3);
   for (int i = 0; i < 3000; ++i) {
     const OwnerId me = owners[random() % owners.size()];
-    const auto got = heap->allocate(me, {.size = ByteCount(1 + random() % (8 << (random() % 10)))});
+    const auto got = heap->allocate(
+        me, {.size = ByteCount(1 + random() % (std::uint64_t{8} << (random() % 10)))});
     if (!got) break;
     const auto [entry, fresh] = pages.emplace(page_of(got->extent), me);
     ASSERT_EQ(me, entry->second);

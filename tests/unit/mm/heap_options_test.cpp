@@ -28,11 +28,12 @@ Errc code(const Result<T>& result) {
 }
 
 // Not where a sanitizer sees it: it would end the program, rightly.
-[[gnu::no_sanitize("address")]] void write_at(void* pointer, std::uint64_t distance,
-                                              std::byte byte) {
+__attribute__((no_sanitize("address"))) void write_at(void* pointer, std::uint64_t distance,
+                                                      std::byte byte) {
   static_cast<volatile std::byte*>(pointer)[distance] = byte;
 }
-[[gnu::no_sanitize("address")]] std::byte read_at(const void* pointer, std::uint64_t distance) {
+__attribute__((no_sanitize("address"))) std::byte read_at(const void* pointer,
+                                                          std::uint64_t distance) {
   return static_cast<const volatile std::byte*>(pointer)[distance];
 }
 
