@@ -30,7 +30,9 @@ enum class Contents : std::uint8_t { unknown, zeros };
 ///           so that free, split and merge cannot fail for want of memory.
 /// Units     byte offsets and lengths, multiples of the page.
 /// Threads   any. One page is taken from and given to a chunk that the processor leases, without a
-///           lock or an atomic instruction; everything else takes a lock.
+///           lock or an atomic instruction. A chunk of 512 pages that the processor has at hand is
+///           taken without a lock, and one that was taken alone is given back with one
+///           compare-and-swap. Everything else takes a lock.
 /// Lifetime  move-only; destroying it with live extents is allowed (they are only numbers). A
 ///           moved-from allocator may only be destroyed or assigned to. No thread may use it while
 ///           it is moved or destroyed.

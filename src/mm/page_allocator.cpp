@@ -8,6 +8,8 @@
 // has both measured). Single pages come from a chunk that the processor leases: taking one is a
 // plain store in a restartable section, and so is giving it back; a page of another chunk is given
 // back with one compare-and-swap, and its chunk is counted again by whoever next holds the lock.
+// Whole chunks that were taken alone go round on a stack of each processor (ChunkStacks), without
+// the lock: who frees one claims it by a compare-and-swap of its kind.
 #include "mm/page_allocator_state.hpp"
 
 #include <accelmm/page_allocator.hpp>
