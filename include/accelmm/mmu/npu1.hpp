@@ -30,7 +30,7 @@ namespace accelmm::mmu {
 /// A leaf stands at hop 4 (4 KiB) or at hop 3 (2 MiB, address bits 20..12 zero); it always carries
 /// LAST and at least one of READ and WRITE. PRESENT, LAST and the address mask are those of Gaudi;
 /// READ and WRITE are ours, in bits that Gaudi leaves zero.
-struct Npu1 {
+struct Npu1 : FormatDefaults {
   static constexpr unsigned hops = 5;
   static constexpr unsigned bus_bits = 64;
 
@@ -46,9 +46,8 @@ struct Npu1 {
     return shifts[hop];
   }
   [[nodiscard]] static constexpr unsigned index_bits(unsigned hop) { return hop == 0 ? 2 : 9; }
-  [[nodiscard]] static constexpr bool has_leaf(unsigned hop) { return hop >= 3; }
-  [[nodiscard]] static constexpr std::uint64_t leaf_step(unsigned hop) {
-    return std::uint64_t{1} << shift(hop);
+  [[nodiscard]] static constexpr std::uint64_t leaf_sizes(unsigned hop) {
+    return hop >= 3 ? std::uint64_t{1} << shift(hop) : 0;
   }
 
   [[nodiscard]] static constexpr EntryKind classify(unsigned hop, std::uint64_t entry) {
@@ -56,38 +55,44 @@ struct Npu1 {
     const std::uint64_t bits = entry & flags;
     if (bits == present) return hop + 1 < hops ? EntryKind::table : EntryKind::malformed;
     const std::uint64_t permissions = bits & (read | write);
-    const bool aligned = (entry & address & (leaf_step(hop) - 1)) == 0;
-    if (bits != (present | last | permissions) || permissions == 0 || !aligned || !has_leaf(hop))
+    const bool aligned = (entry & address & ((std::uint64_t{1} << shift(hop)) - 1)) == 0;
+    if (bits != (present | last | permissions) || permissions == 0 || !aligned || hop < 3)
       return EntryKind::malformed;
     return EntryKind::leaf;
   }
 
   /// Errors  invalid_argument: not one of Access's values.
-  [[nodiscard]] static constexpr Result<std::uint64_t> leaf_bits(Access access) {
-    if (!is_valid(access)) return fail(Errc::invalid_argument, "no such access");
-    return present | last | (allows(access, Access::read) ? read : 0) |
-           (allows(access, Access::write) ? write : 0);
+  ///         not_supported: memory that is not ordinary.
+  [[nodiscard]] static constexpr Result<std::uint64_t> leaf_bits(Attributes wanted) {
+    if (!is_valid(wanted.access)) return fail(Errc::invalid_argument, "no such access");
+    if (wanted.memory != MemoryType::write_back)
+      return fail(Errc::not_supported, "format has no memory types");
+    return present | last | (allows(wanted.access, Access::read) ? read : 0) |
+           (allows(wanted.access, Access::write) ? write : 0);
   }
-  [[nodiscard]] static constexpr std::uint64_t make_leaf(unsigned /*hop*/, BusAddr target,
-                                                         std::uint64_t bits) {
+  [[nodiscard]] static constexpr std::uint64_t make_leaf(unsigned /*hop*/, unsigned /*lg2*/,
+                                                         BusAddr target, std::uint64_t bits) {
     return target.value() | bits;
   }
-  [[nodiscard]] static constexpr std::uint64_t make_link(BusAddr table) {
+  [[nodiscard]] static constexpr std::uint64_t make_link(unsigned /*hop*/, BusAddr table) {
     return table.value() | present;
+  }
+  [[nodiscard]] static constexpr unsigned leaf_lg2(unsigned hop, std::uint64_t /*entry*/) {
+    return shift(hop);
   }
   [[nodiscard]] static constexpr BusAddr leaf_address(unsigned /*hop*/, std::uint64_t entry) {
     return BusAddr(entry & address);
   }
-  [[nodiscard]] static constexpr BusAddr link_address(std::uint64_t entry) {
+  [[nodiscard]] static constexpr BusAddr link_address(unsigned /*hop*/, std::uint64_t entry) {
     return BusAddr(entry & address);
   }
-  [[nodiscard]] static constexpr Access access(std::uint64_t entry) {
+  [[nodiscard]] static constexpr Attributes attributes(unsigned /*hop*/, std::uint64_t entry) {
     return static_cast<Access>(((entry & read) != 0 ? 1U : 0U) | ((entry & write) != 0 ? 2U : 0U));
   }
 };
 
 static_assert(PteFormat<Npu1>);
-static_assert(Geometry<Npu1>::is_regular(512), "tables of 4096 bytes hold 512 entries");
+static_assert(Geometry<Npu1>::is_regular());
 static_assert(Geometry<Npu1>::va_bits == 50);
 static_assert(Geometry<Npu1>::leaf_sizes() == ((4ULL << 10) | (2ULL << 20)));
 static_assert((Npu1::present | Npu1::read | Npu1::write | Npu1::last) == 0x819);
