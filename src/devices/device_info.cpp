@@ -101,7 +101,7 @@ accelmm_info_usage HostedDevice::usage() const {
   usage.memory_total = memory_ ? memory_->capacity().value() : 0;
   usage.memory_used = memory_ ? memory_->used().value() : 0;
   usage.host_used = account_->used().value() - usage.memory_used;
-  usage.page_table_bytes = tables_ ? tables_->tables_in_use() * mmu::table_bytes : 0;
+  usage.page_table_bytes = tables_ ? tables_->tables_in_use() * tables_->table_bytes() : 0;
   usage.exports_total = counters_.exports;
   usage.imports_total = counters_.imports;
   usage.sessions_total = counters_.sessions;

@@ -123,7 +123,7 @@ class AddressSpace {
   [[nodiscard]] ByteCount mapped_bytes() const { return mapped_bytes_; }
   /// Bytes of the tables that the tree links now, root included.
   [[nodiscard]] ByteCount table_bytes() const {
-    return ByteCount(tree().tables * mmu::table_bytes);
+    return ByteCount(tree().tables * tree().table_bytes);
   }
 
   /// Checks the tree, the free addresses and the mappings, each and against each other. Aborts if
@@ -140,6 +140,7 @@ class AddressSpace {
   struct Tree {
     BusAddr root;
     std::uint32_t tables;
+    std::uint64_t table_bytes;
   };
 
   AddressSpace(Range<DeviceAddr> range, VaAllocator addresses, FormatFacts facts);
@@ -183,8 +184,10 @@ using AddressSpaceFactory = Result<std::unique_ptr<AddressSpace>> (*)(TablePool&
 template <PteFormat F>
 class FormatAddressSpace final : public AddressSpace {
  public:
-  FormatAddressSpace(Range<DeviceAddr> range, VaAllocator addresses, PageTable<F, TablePool> table)
+  FormatAddressSpace(Range<DeviceAddr> range, VaAllocator addresses, TablePool& pool,
+                     PageTable<F, TablePool> table)
       : AddressSpace(range, std::move(addresses), {Geometry<F>::leaf_sizes(), F::bus_bits}),
+        pool_(&pool),
         table_(std::move(table)) {}
 
  private:
@@ -197,7 +200,7 @@ class FormatAddressSpace final : public AddressSpace {
   Detached<TablePool> remove_all() override { return table_.detach_all(); }
   std::optional<Translation> look_up(DeviceAddr va) const override { return table_.translate(va); }
   Walk trace(DeviceAddr va) const override { return table_.walk(va); }
-  Tree tree() const override { return {table_.root(), table_.tables()}; }
+  Tree tree() const override { return {table_.root(), table_.tables(), pool_->table_bytes()}; }
   ByteCount check_tree() const override {
     table_.validate();
     ByteCount mapped;
@@ -205,6 +208,7 @@ class FormatAddressSpace final : public AddressSpace {
     return mapped;
   }
 
+  TablePool* pool_;
   PageTable<F, TablePool> table_;
 };
 
@@ -224,7 +228,8 @@ template <PteFormat F>
   auto table = PageTable<F, TablePool>::create(pool);
   if (!table) return fail(table.error());
   try {
-    return std::make_unique<FormatAddressSpace<F>>(range, std::move(*addresses), std::move(*table));
+    return std::make_unique<FormatAddressSpace<F>>(range, std::move(*addresses), pool,
+                                                   std::move(*table));
   } catch (const std::bad_alloc&) {
     table->detach_all().release(InvalidationDone::never_shown());
     return fail(Errc::no_memory, "no memory for an address space");

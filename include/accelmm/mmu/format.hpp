@@ -127,16 +127,13 @@ struct Geometry {
     for (unsigned hop = 0; hop < F::hops; ++hop) sizes |= F::leaf_sizes(hop);
     return sizes;
   }
-  /// The hop where leaves of 2^lg2 bytes stand. Pre: they are in leaf_sizes().
-  [[nodiscard]] static constexpr unsigned leaf_hop(unsigned lg2) {
-    for (unsigned hop = 0; hop < last_hop; ++hop)
-      if ((F::leaf_sizes(hop) >> lg2 & 1) != 0) return hop;
-    return last_hop;
+  /// Whether tables of the hop link others.
+  [[nodiscard]] static constexpr bool has_child(unsigned hop) {
+    return hop + 1 < F::hops && F::parent(hop + 1) == hop;
   }
-  /// Whether `deep` is reached from a table of `hop` (a hop is reached from itself).
-  [[nodiscard]] static constexpr bool is_below(unsigned deep, unsigned hop) {
-    while (deep > hop) deep = F::parent(deep);
-    return deep == hop;
+  /// Whether leaves of 2^lg2 bytes stand in tables of the hop.
+  [[nodiscard]] static constexpr bool is_leaf_here(unsigned hop, unsigned lg2) {
+    return (F::leaf_sizes(hop) >> lg2 & 1) != 0;
   }
   /// Whether an entry of the hop links two tables: the hops hop + 1 and hop + 2.
   [[nodiscard]] static constexpr bool is_dual(unsigned hop) { return F::words(hop) == 2; }

@@ -12,16 +12,23 @@
 
 namespace accelmm::mmu {
 
-/// Every table is one 4096-byte page of 512 words, as the device reads it (Gaudi: hop tables of 4
-/// KiB, hop 0 too).
-inline constexpr std::uint64_t table_bytes = 4096;
-inline constexpr std::uint32_t table_entries = table_bytes / sizeof(std::uint64_t);
+/// What a table that belongs to no tree holds.
+enum class Contents : std::uint8_t {
+  zero,
+  stale,  ///< entries of its last use: whoever links it writes every word first
+};
 
 /// One table: where the device finds it, where the CPU reads it, and its number in its memory.
 struct Table {
   BusAddr address;
-  std::uint64_t* entries = nullptr;
+  void* words = nullptr;
   std::uint32_t slot = 0;
+  Contents contents = Contents::zero;  ///< as it was taken; means nothing once it is linked
+
+  template <class Word>
+  [[nodiscard]] Word* as() const {
+    return static_cast<Word*>(words);
+  }
 };
 
 /// A chain of tables that belong to no tree: taken for a map, or detached by an unmap.
@@ -33,10 +40,13 @@ struct TableList {
 
   TableList() = default;
   TableList(TableList&& other) noexcept
-      : head(std::exchange(other.head, none)), count(std::exchange(other.count, 0)) {}
+      : head(std::exchange(other.head, none)),
+        tail(std::exchange(other.tail, none)),
+        count(std::exchange(other.count, 0)) {}
   TableList& operator=(TableList&& other) noexcept {
     ACCELMM_CHECK(count == 0);
     head = std::exchange(other.head, none);
+    tail = std::exchange(other.tail, none);
     count = std::exchange(other.count, 0);
     return *this;
   }
@@ -45,41 +55,69 @@ struct TableList {
   ~TableList() { ACCELMM_CHECK(count == 0); }
 
   std::uint32_t head = none;
+  std::uint32_t tail = none;
   std::uint32_t count = 0;
 };
 
 /// Whether a device can already reach the table that is being written.
 enum class Reach : std::uint8_t {
-  hidden,  ///< not linked yet: plain stores, the link publishes them
+  hidden,  ///< not linked yet: the link publishes what is stored
   live,    ///< linked: a device may read any word at any time, so each store is one whole word
 };
 
 /// Where tables live and how they are written: the engine touches table memory only through this.
 ///
-///   take(n)              n zeroed tables, or no_memory and nothing taken
-///   pop(list)            takes one table out of a chain
-///   push(list, table)    puts an all-zero table into a chain; cannot fail
+///   table_bytes()        the size of a table, and its alignment
+///   take(n)              n tables, or no_memory and nothing taken
+///   pop(list)            takes one table out of a chain, says what it holds
+///   push(list, table, contents)   puts a dead or never linked table into a chain; cannot fail
 ///   give_back(list)      makes the tables of a chain available again
 ///   at(address)          the table at an address that one of our links holds (checked)
-///   live(table)          the number of entries that are not empty, as the engine counts them
-///   fill(t, i, n, e, step, reach)    stores e, e + step, ... into n entries from i
-///   link(t, i, e)        stores one entry, after everything stored before it (release)
-///   clear(t, i, n)       stores zero into n entries
 ///
-/// The engine reads entries through Table::entries and nowhere else: a memory whose tables are slow
-/// to read points it at a copy that it keeps up to date.
+/// Each table counts its live words, those that are not empty or about to be:
+///   begin_count(t, n)    a table of one's own starts with n
+///   join(t, n)           adds n; answers no if the table is dead: somebody took its last word away
+///   leave(t, n)          takes n away; answers whether the table is dead by that
+///   retire(t, n)         makes a table dead that has exactly n live words, or answers no
+///   live(t)              the count
+///
+///   load<Word>(t, i)     one word; what was stored before a link is seen behind it (acquire)
+///   all_empty<Word>(t, i, n), any_empty<Word>(t, i, n)   a look at n words
+///   fill(t, i, n, word, step, reach)    stores word, word + step, ... into n words from i
+///   store(t, i, word)    stores one word into a live table, after everything stored before (release)
+///   link(t, i, word)     the same where the word is zero; answers no, and stores nothing, elsewhere
+///   replace(t, i, old, word)  the same where the word is `old`
+///   clear<Word>(t, i, n, reach)         stores zero into n words
+///   sync()               what was stored reaches the device
+///
+/// Threads: take, give_back, join, leave, retire, load, link and replace by any at any time; the
+/// rest on words and lists that the caller alone writes.
 template <class M>
-concept TableMemory = requires(M& memory, TableList& list, Table table, BusAddr address,
-                               std::uint32_t n, std::uint64_t entry, Reach reach) {
-  { memory.take(n) } -> std::same_as<Result<TableList>>;
-  { memory.pop(list) } -> std::same_as<Table>;
-  { memory.push(list, table) } -> std::same_as<void>;
-  { memory.give_back(std::move(list)) } -> std::same_as<void>;
-  { memory.at(address) } -> std::same_as<Table>;
-  { memory.live(table) } -> std::same_as<std::uint32_t&>;
-  { memory.fill(table, n, n, entry, entry, reach) } -> std::same_as<void>;
-  { memory.link(table, n, entry) } -> std::same_as<void>;
-  { memory.clear(table, n, n) } -> std::same_as<void>;
-};
+concept TableMemory =
+    requires(M& memory, TableList& list, Table table, BusAddr address, std::uint32_t n,
+             std::uint64_t word, std::uint32_t half, Reach reach, Contents contents) {
+      { memory.table_bytes() } -> std::same_as<std::uint64_t>;
+      { memory.take(n) } -> std::same_as<Result<TableList>>;
+      { memory.pop(list) } -> std::same_as<Table>;
+      { memory.push(list, table, contents) } -> std::same_as<void>;
+      { memory.give_back(std::move(list)) } -> std::same_as<void>;
+      { memory.at(address) } -> std::same_as<Table>;
+      { memory.begin_count(table, n) } -> std::same_as<void>;
+      { memory.join(table, n) } -> std::same_as<bool>;
+      { memory.leave(table, n) } -> std::same_as<bool>;
+      { memory.retire(table, n) } -> std::same_as<bool>;
+      { memory.live(table) } -> std::same_as<std::uint32_t>;
+      { memory.template load<std::uint64_t>(table, n) } -> std::same_as<std::uint64_t>;
+      { memory.template load<std::uint32_t>(table, n) } -> std::same_as<std::uint32_t>;
+      { memory.template all_empty<std::uint64_t>(table, n, n) } -> std::same_as<bool>;
+      { memory.template any_empty<std::uint64_t>(table, n, n) } -> std::same_as<bool>;
+      { memory.fill(table, n, n, word, word, reach) } -> std::same_as<void>;
+      { memory.fill(table, n, n, half, half, reach) } -> std::same_as<void>;
+      { memory.store(table, n, word) } -> std::same_as<void>;
+      { memory.link(table, n, word) } -> std::same_as<bool>;
+      { memory.replace(table, n, word, word) } -> std::same_as<bool>;
+      { memory.template clear<std::uint64_t>(table, n, n, reach) } -> std::same_as<void>;
+      { memory.sync() } -> std::same_as<void>;
+    };
 
 }  // namespace accelmm::mmu

@@ -4,49 +4,62 @@
 #include <accelmm/check.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/mmu/table_memory.hpp>
+#include <accelmm/mmu/table_sink.hpp>
+#include <accelmm/mmu/table_stack.hpp>
+#include <accelmm/mmu/words.hpp>
 #include <accelmm/units.hpp>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 namespace accelmm::mmu {
 
-/// A range of private device memory that holds page tables, and the CPU's view of it.
+/// A range of private memory that holds page tables, and the CPU's view of it.
 struct TableRange {
   BusAddr begin;
   ByteCount size;
   std::byte* cpu_view;  ///< maps the whole range; outlives the pool
+  /// The size of every table: at least what the format's largest needs, a power of two.
+  std::uint64_t table_bytes = 4096;
+  /// Where stores go besides cpu_view, which is a copy in host memory then. Outlives the pool.
+  TableSink* sink = nullptr;
 };
 
 /// A fixed number of page tables in one range of memory, shared by all address spaces of a device.
 ///
 /// Owns      12 bytes of metadata per table (0.3 %), all taken in create(); the tables' memory is
 ///           the caller's.
-/// Threads   externally synchronised, together with every tree whose tables lie here.
+/// Threads   any for what TableMemory says so; the rest as it says. validate() when nothing else
+///           runs.
 /// Lifetime  move-only until the first tree points at it; must outlive all of them.
-/// Invariant a free table is all zero and in the free chain once; a table is free, held (in a
-///           TableList) or linked.
-/// Cost      take and give_back O(tables), everything else O(1); never allocates after create().
+/// Invariant a table is free, held (in a TableList) or linked; a free one is in the stack once, and
+///           all zero unless its last use left it stale.
+/// Cost      take O(tables), give_back O(tables), everything else O(1); never allocates after
+///           create().
 class TablePool {
  public:
-  /// Pre     the memory is all zero (fresh memory of a memfd is) and nobody else writes it.
-  /// Errors  invalid_argument: begin or cpu_view is not aligned to a table, the size is zero or not
-  ///         whole tables, or there is no view.
+  /// Pre     the memory is all zero (fresh memory of a memfd is) and nobody else writes it; what
+  ///         the sink leads to likewise.
+  /// Errors  invalid_argument: table_bytes is no power of two of at least 64, begin or cpu_view is
+  ///         not aligned to it, the size is zero or not whole tables, or there is no view.
   ///         overflow: the range ends beyond 64 bits, or holds 2^32 - 1 tables or more.
   ///         no_memory: no room for the metadata.
   [[nodiscard]] static Result<TablePool> create(const TableRange& range);
 
-  TablePool(TablePool&&) noexcept = default;
-  TablePool& operator=(TablePool&&) noexcept = default;
+  TablePool(TablePool&& other) noexcept;
+  TablePool& operator=(TablePool&&) = delete;
   TablePool(const TablePool&) = delete;
   TablePool& operator=(const TablePool&) = delete;
   ~TablePool() = default;
 
-  [[nodiscard]] std::uint32_t capacity() const { return static_cast<std::uint32_t>(slots_.size()); }
+  [[nodiscard]] std::uint64_t table_bytes() const { return range_.table_bytes; }
+  [[nodiscard]] std::uint32_t capacity() const { return capacity_; }
   /// Tables that are not free: linked into a tree, or held until an invalidation is done.
-  [[nodiscard]] std::uint32_t tables_in_use() const { return capacity() - free_.count; }
+  [[nodiscard]] std::uint32_t tables_in_use() const {
+    return in_use_.load(std::memory_order_relaxed);
+  }
 
   /// Takes `count` tables, lowest first as long as none was given back.
   /// Errors  no_memory: fewer are free (nothing taken).
@@ -54,101 +67,177 @@ class TablePool {
   /// Pre: the list is a chain of this pool.
   void give_back(TableList&& list);
   [[nodiscard]] Table pop(TableList& list);
-  void push(TableList& list, Table table);
+  void push(TableList& list, Table table, Contents contents);
 
   [[nodiscard]] Table at(BusAddr address);
-  [[nodiscard]] std::uint32_t& live(Table table) { return slots_[table.slot].live; }
 
-  void fill(Table table, std::uint32_t first, std::uint32_t count, std::uint64_t entry,
-            std::uint64_t step, Reach reach);
-  void link(Table table, std::uint32_t index, std::uint64_t entry) {
-    std::atomic_ref(table.entries[index]).store(entry, std::memory_order_release);
+  void begin_count(Table table, std::uint32_t count) {
+    slots_[table.slot].live.store(count, std::memory_order_relaxed);
   }
-  void clear(Table table, std::uint32_t first, std::uint32_t count) {
-    for (std::uint32_t i = first; i < first + count; ++i)
-      std::atomic_ref(table.entries[i]).store(0, std::memory_order_relaxed);
+  [[nodiscard]] bool join(Table table, std::uint32_t count);
+  [[nodiscard]] bool leave(Table table, std::uint32_t count);
+  [[nodiscard]] bool retire(Table table, std::uint32_t count) {
+    return slots_[table.slot].live.compare_exchange_strong(count, dead, std::memory_order_acq_rel,
+                                                           std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t live(Table table) const {
+    return slots_[table.slot].live.load(std::memory_order_relaxed);
   }
 
-  /// Checks the free chain against the states, and that every free table that was ever used is all
-  /// zero. Aborts if not.
+  template <class Word>
+  [[nodiscard]] Word load(Table table, std::uint32_t index) const {
+    return std::atomic_ref(table.as<Word>()[index]).load(std::memory_order_acquire);
+  }
+  template <class Word>
+  [[nodiscard]] bool all_empty(Table table, std::uint32_t first, std::uint32_t count) const {
+    return count == 1 ? load<Word>(table, first) == 0 : all_zero(table.as<Word>() + first, count);
+  }
+  template <class Word>
+  [[nodiscard]] bool any_empty(Table table, std::uint32_t first, std::uint32_t count) const {
+    return count == 1 ? load<Word>(table, first) == 0 : any_zero(table.as<Word>() + first, count);
+  }
+  template <class Word>
+  void fill(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step,
+            Reach reach);
+  template <class Word>
+  void store(Table table, std::uint32_t index, Word entry) {
+    std::atomic_ref(table.as<Word>()[index]).store(entry, std::memory_order_release);
+    forward(table, index, 1, entry, Word{0});
+  }
+  template <class Word>
+  [[nodiscard]] bool link(Table table, std::uint32_t index, Word entry) {
+    return replace(table, index, Word{0}, entry);
+  }
+  template <class Word>
+  [[nodiscard]] bool replace(Table table, std::uint32_t index, Word old, Word entry) {
+    if (!std::atomic_ref(table.as<Word>()[index])
+             .compare_exchange_strong(old, entry, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed))
+      return false;
+    forward(table, index, 1, entry, Word{0});
+    return true;
+  }
+  template <class Word>
+  void clear(Table table, std::uint32_t first, std::uint32_t count, Reach reach) {
+    fill(table, first, count, Word{0}, Word{0}, reach);
+  }
+  void sync() {
+    if (range_.sink != nullptr) range_.sink->sync();
+  }
+
+  /// Checks the free tables against the states, and that every one that was used and is not stale
+  /// is all zero. Aborts if not.
   /// Cost  O(capacity + entries of used tables).
   void validate() const;
 
  private:
+  // What live holds while a table is in no tree: nobody can join it.
+  static constexpr std::uint32_t dead = TableList::none;
+
   enum class State : std::uint8_t { free, held, linked };
   struct Slot {
-    std::uint32_t next;
-    std::uint32_t live;
+    std::atomic<std::uint32_t> next;
+    std::atomic<std::uint32_t> live;
     State state;
+    Contents contents;
+    bool touched;  // its memory was used: reading other memory would populate sparse files
   };
   static_assert(sizeof(Slot) == 12);
+  struct Atomics {
+    using Head = std::atomic<std::uint64_t>;
+    using Next = std::atomic<std::uint32_t>;
+  };
 
-  TablePool(const TableRange& range, std::vector<Slot> slots);
+  TablePool(const TableRange& range, std::unique_ptr<Slot[]> slots, std::uint32_t capacity);
 
-  [[nodiscard]] std::uint64_t* entries_of(std::uint32_t slot) const {
-    return entries_ + std::size_t{slot} * table_entries;
+  [[nodiscard]] auto next_of() {
+    return [slots = slots_.get()](std::uint32_t slot) -> std::atomic<std::uint32_t>& {
+      return slots[slot].next;
+    };
+  }
+  [[nodiscard]] std::byte* words_of(std::uint32_t slot) const {
+    return range_.cpu_view + slot * range_.table_bytes;
   }
   [[nodiscard]] bool is_zero(std::uint32_t slot) const;
+  template <class Word>
+  void forward(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step) {
+    if (range_.sink != nullptr) [[unlikely]]
+      range_.sink->write(
+          {table.address + ByteCount(first * sizeof(Word)), count, sizeof(Word), entry, step});
+  }
 
-  BusAddr begin_;
-  std::uint64_t* entries_;
-  std::vector<Slot> slots_;
-  struct Chain {
-    std::uint32_t head;
-    std::uint32_t count;
-  } free_;
-  std::uint32_t touched_ =
-      0;  // slots from here on were never used: reading them would populate sparse memory
+  TableRange range_;
+  unsigned table_lg2_;
+  std::uint32_t capacity_;
+  std::unique_ptr<Slot[]> slots_;
+  TableStackOf<Atomics> free_;
+  std::atomic<std::uint32_t> in_use_{0};
 };
 
 static_assert(TableMemory<TablePool>);
 
 inline Table TablePool::at(BusAddr address) {
-  ACCELMM_CHECK(begin_ <= address);
-  const std::uint64_t offset = address.value() - begin_.value();
-  ACCELMM_CHECK(offset % table_bytes == 0 && offset / table_bytes < slots_.size());
-  const auto slot = static_cast<std::uint32_t>(offset / table_bytes);
-  ACCELMM_CHECK(slots_[slot].state == State::linked);
-  return {address, entries_of(slot), slot};
+  const std::uint64_t offset = address.value() - range_.begin.value();
+  ACCELMM_CHECK((offset & (range_.table_bytes - 1)) == 0 && offset >> table_lg2_ < capacity_);
+  return {address, range_.cpu_view + offset, static_cast<std::uint32_t>(offset >> table_lg2_)};
+}
+
+inline bool TablePool::join(Table table, std::uint32_t count) {
+  std::atomic<std::uint32_t>& live = slots_[table.slot].live;
+  std::uint32_t seen = live.load(std::memory_order_relaxed);
+  do {
+    if (seen == dead) return false;
+  } while (!live.compare_exchange_weak(seen, seen + count, std::memory_order_acq_rel,
+                                       std::memory_order_relaxed));
+  return true;
+}
+
+inline bool TablePool::leave(Table table, std::uint32_t count) {
+  std::atomic<std::uint32_t>& live = slots_[table.slot].live;
+  std::uint32_t seen = live.load(std::memory_order_relaxed);
+  std::uint32_t left = 0;
+  do {
+    ACCELMM_CHECK(seen != dead && seen >= count);
+    left = seen == count ? dead : seen - count;
+  } while (!live.compare_exchange_weak(seen, left, std::memory_order_acq_rel,
+                                       std::memory_order_relaxed));
+  return left == dead;
 }
 
 inline Table TablePool::pop(TableList& list) {
   ACCELMM_CHECK(list.count > 0);
   const std::uint32_t slot = list.head;
   Slot& taken = slots_[slot];
-  ACCELMM_CHECK(taken.state == State::held && taken.live == 0);
+  ACCELMM_CHECK(taken.state == State::held);
   taken.state = State::linked;
-  if (slot >= touched_) touched_ = slot + 1;
-  list.head = taken.next;
-  --list.count;
-  return {begin_ + ByteCount(slot * table_bytes), entries_of(slot), slot};
+  taken.touched = true;
+  list.head = --list.count == 0 ? TableList::none : taken.next.load(std::memory_order_relaxed);
+  if (list.count == 0) list.tail = TableList::none;
+  return {range_.begin + ByteCount(slot * range_.table_bytes), words_of(slot), slot,
+          taken.contents};
 }
 
-inline void TablePool::push(TableList& list, Table table) {
+inline void TablePool::push(TableList& list, Table table, Contents contents) {
   Slot& slot = slots_[table.slot];
-  ACCELMM_CHECK(slot.state == State::linked && slot.live == 0);
+  ACCELMM_CHECK(slot.state == State::linked);
   slot.state = State::held;
-  slot.next = list.head;
+  slot.contents = contents;
+  slot.live.store(dead, std::memory_order_relaxed);
+  slot.next.store(list.head, std::memory_order_relaxed);
   list.head = table.slot;
-  ++list.count;
+  if (list.count++ == 0) list.tail = table.slot;
 }
 
-inline void TablePool::fill(Table table, std::uint32_t first, std::uint32_t count,
-                            std::uint64_t entry, std::uint64_t step, Reach reach) {
-  ACCELMM_DCHECK(first <= table_entries && count <= table_entries - first);
-  std::uint64_t* out = table.entries + first;
-  std::uint64_t* const end = out + count;
-  if (reach == Reach::live) {
-    for (; out != end; ++out, entry += step)
-      std::atomic_ref(*out).store(entry, std::memory_order_relaxed);
-    return;
-  }
-  // Eight words are one cache line. A block of known size is what compilers turn into vector stores
-  // at -O2.
-  constexpr std::uint32_t block = 8;
-  for (; end - out >= static_cast<std::ptrdiff_t>(block); out += block, entry += block * step)
-    for (std::uint32_t i = 0; i < block; ++i) out[i] = entry + i * step;
-  for (; out != end; ++out, entry += step) *out = entry;
+template <class Word>
+void TablePool::fill(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step,
+                     Reach reach) {
+  ACCELMM_DCHECK((std::uint64_t{first} + count) * sizeof(Word) <= range_.table_bytes);
+  Word* const out = table.as<Word>() + first;
+  if (count == 1 && reach == Reach::live)
+    std::atomic_ref(*out).store(entry, std::memory_order_relaxed);
+  else
+    fill_words(out, count, entry, step);
+  forward(table, first, count, entry, step);
 }
 
 }  // namespace accelmm::mmu

@@ -175,7 +175,7 @@ class JudgedSpace {
     ACCELMM_CHECK(walked.bus == bus && ours->address.value() == bus);
     ACCELMM_CHECK(walked.readable == (access != Access::write));
     ACCELMM_CHECK(walked.writable == (access != Access::read));
-    ACCELMM_CHECK(ours->access == access);
+    ACCELMM_CHECK(ours->attributes.access == access);
     ACCELMM_CHECK(ours->leaf_size.value() == walked.page_bytes);
     ACCELMM_CHECK(ours->remaining.value() == walked.page_bytes - va % walked.page_bytes);
     return true;

@@ -20,6 +20,7 @@ using test::range;
 using test::release;
 using test::run;
 using test::Runs;
+using test::table_bytes;
 using test::Tables;
 
 constexpr std::uint64_t page = 0x1000;
@@ -282,33 +283,36 @@ TEST(MakeAddressSpace, NoTableForTheRootIsNoMemory) {
 
 // As a driver out of tree would write one: three hops of nine bits, leaves of 4 KiB, 2 MiB and 1
 // GiB, addresses shifted right by two, no permission bits.
-struct ThreeHops {
+struct ThreeHops : FormatDefaults {
   static constexpr unsigned hops = 3;
   static constexpr unsigned bus_bits = 56;
   static constexpr unsigned shift(unsigned hop) { return 30 - 9 * hop; }
   static constexpr unsigned index_bits(unsigned) { return 9; }
-  static constexpr bool has_leaf(unsigned) { return true; }
-  static constexpr std::uint64_t leaf_step(unsigned hop) {
-    return (std::uint64_t{1} << shift(hop)) >> 2;
-  }
+  static constexpr std::uint64_t leaf_sizes(unsigned hop) { return std::uint64_t{1} << shift(hop); }
+  static constexpr std::uint64_t step(std::uint64_t bytes) { return bytes >> 2; }
   static constexpr EntryKind classify(unsigned hop, std::uint64_t entry) {
     if (entry == 0) return EntryKind::empty;
     if ((entry & 3) == 3) return EntryKind::leaf;
     return (entry & 3) == 1 && hop < 2 ? EntryKind::table : EntryKind::malformed;
   }
-  static constexpr Result<std::uint64_t> leaf_bits(Access access) {
-    if (access != Access::read_write) return fail(Errc::not_supported, "no permission bits");
+  static constexpr Result<std::uint64_t> leaf_bits(Attributes wanted) {
+    if (wanted != Attributes()) return fail(Errc::not_supported, "no permission bits");
     return 3;
   }
-  static constexpr std::uint64_t make_leaf(unsigned, BusAddr target, std::uint64_t bits) {
+  static constexpr std::uint64_t make_leaf(unsigned, unsigned, BusAddr target, std::uint64_t bits) {
     return target.value() >> 2 | bits;
   }
-  static constexpr std::uint64_t make_link(BusAddr table) { return table.value() >> 2 | 1; }
+  static constexpr std::uint64_t make_link(unsigned, BusAddr table) {
+    return table.value() >> 2 | 1;
+  }
+  static constexpr unsigned leaf_lg2(unsigned hop, std::uint64_t) { return shift(hop); }
   static constexpr BusAddr leaf_address(unsigned, std::uint64_t entry) {
     return BusAddr((entry & ~std::uint64_t{3}) << 2);
   }
-  static constexpr BusAddr link_address(std::uint64_t entry) { return leaf_address(0, entry); }
-  static constexpr Access access(std::uint64_t) { return Access::read_write; }
+  static constexpr BusAddr link_address(unsigned hop, std::uint64_t entry) {
+    return leaf_address(hop, entry);
+  }
+  static constexpr Attributes attributes(unsigned, std::uint64_t) { return {}; }
 };
 
 TEST(MakeAddressSpace, TakesAFormatFromOutOfTree) {

@@ -14,11 +14,13 @@
 namespace accelmm::mmu {
 namespace {
 
+using test::table_bytes;
+using test::table_entries;
 using test::Tables;
 
 void return_all(TablePool& pool, std::vector<Table> tables) {
   TableList list;
-  for (const Table& table : tables) pool.push(list, table);
+  for (const Table& table : tables) pool.push(list, table, Contents::zero);
   pool.give_back(std::move(list));
 }
 
@@ -35,7 +37,7 @@ TEST(TablePool, GivesOutEachTableOnceUntilNoneIsLeft) {
   std::set<std::uint64_t> addresses;
   for (const Table& table : taken) {
     addresses.insert(table.address.value());
-    EXPECT_EQ(static_cast<void*>(table.entries), tables.at(table.address));
+    EXPECT_EQ(table.words, tables.at(table.address));
   }
   EXPECT_EQ(addresses.size(), 5u);
   EXPECT_EQ(*addresses.begin(), Tables::bus_begin);
@@ -92,14 +94,15 @@ TEST(TablePool, FillStoresASequenceAndTouchesNothingElse) {
     for (std::uint32_t first : {0u, 1u, 3u, 8u, 500u, 511u})
       for (std::uint32_t count : {0u, 1u, 7u, 8u, 9u, 12u, 64u, 255u, 511u, 512u}) {
         if (count > table_entries - first) continue;
-        tables.pool().fill(taken[0], first, count, 0x1000'0000'0819, 0x1000, reach);
-        std::memcpy(words.data(), taken[0].entries, table_bytes);
+        tables.pool().fill(taken[0], first, count, std::uint64_t{0x1000'0000'0819},
+                           std::uint64_t{0x1000}, reach);
+        std::memcpy(words.data(), taken[0].words, table_bytes);
         for (std::uint32_t i = 0; i < table_entries; ++i) {
           const bool inside = first <= i && i < first + count;
           const std::uint64_t expected = inside ? 0x1000'0000'0819 + (i - first) * 0x1000ULL : 0;
           ASSERT_EQ(words[i], expected) << "first " << first << " count " << count << " at " << i;
         }
-        tables.pool().clear(taken[0], first, count);
+        tables.pool().clear<std::uint64_t>(taken[0], first, count, reach);
       }
   return_all(tables.pool(), taken);
   tables.pool().validate();
@@ -126,12 +129,34 @@ TEST(TablePoolDeathTest, AbortsWhenAChainOfTablesIsDropped) {
   EXPECT_DEATH({ const auto dropped = tables.pool().take(1); }, "check failed: count == 0");
 }
 
-TEST(TablePoolDeathTest, AbortsWhenATableWithLiveEntriesIsDetached) {
+TEST(TablePool, ATableDiesWithItsLastLiveWordAndCannotBeJoinedAfterwards) {
+  Tables tables(1);
+  TablePool& pool = tables.pool();
+  const auto taken = take_all(pool, 1);
+  pool.begin_count(taken[0], 2);
+  EXPECT_TRUE(pool.join(taken[0], 3));
+  EXPECT_EQ(pool.live(taken[0]), 5u);
+  EXPECT_FALSE(pool.retire(taken[0], 4)) << "it has another number of live words";
+  EXPECT_FALSE(pool.leave(taken[0], 4));
+  EXPECT_TRUE(pool.leave(taken[0], 1));
+  EXPECT_FALSE(pool.join(taken[0], 1));
+  return_all(pool, taken);
+}
+
+TEST(TablePool, ATableOfExactlySoManyLiveWordsCanBeRetired) {
   Tables tables(1);
   const auto taken = take_all(tables.pool(), 1);
-  tables.pool().live(taken[0]) = 1;
-  EXPECT_DEATH(return_all(tables.pool(), taken), "check failed: .*live == 0");
-  tables.pool().live(taken[0]) = 0;
+  tables.pool().begin_count(taken[0], 512);
+  EXPECT_TRUE(tables.pool().retire(taken[0], 512));
+  EXPECT_FALSE(tables.pool().join(taken[0], 1));
+  return_all(tables.pool(), taken);
+}
+
+TEST(TablePoolDeathTest, AbortsWhenMoreLiveWordsLeaveThanAreThere) {
+  Tables tables(1);
+  const auto taken = take_all(tables.pool(), 1);
+  tables.pool().begin_count(taken[0], 2);
+  EXPECT_DEATH((void)tables.pool().leave(taken[0], 3), "check failed: .*seen >= count");
   return_all(tables.pool(), taken);
 }
 
@@ -147,11 +172,25 @@ TEST(TablePoolDeathTest, AbortsOnALinkThatNamesNoTableOfThePool) {
   const auto taken = take_all(tables.pool(), 1);
   EXPECT_EQ(tables.pool().at(taken[0].address).slot, taken[0].slot);
   const BusAddr begin(Tables::bus_begin);
-  EXPECT_DEATH((void)tables.pool().at(begin - ByteCount(4096)), "check failed: begin_ <= address");
-  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(8)), "check failed: offset % table_bytes");
-  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(2 * 4096)), "check failed: offset");
-  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(4096)), "check failed: .*State::linked");
+  EXPECT_DEATH((void)tables.pool().at(begin - ByteCount(4096)), "check failed: .*capacity_");
+  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(8)), "check failed: .*offset");
+  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(2 * 4096)), "check failed: .*capacity_");
   return_all(tables.pool(), taken);
+}
+
+TEST(TablePool, AStaleTableKeepsItsWordsAndSaysSoWhenItIsTakenAgain) {
+  Tables tables(1);
+  const auto taken = take_all(tables.pool(), 1);
+  tables.plant(taken[0].address, 7, 0x1819);
+  TableList list;
+  tables.pool().push(list, taken[0], Contents::stale);
+  tables.pool().give_back(std::move(list));
+  tables.pool().validate();
+  const auto again = take_all(tables.pool(), 1);
+  EXPECT_EQ(again[0].contents, Contents::stale);
+  EXPECT_EQ(tables.word(again[0].address, 7), 0x1819u);
+  tables.plant(taken[0].address, 7, 0);
+  return_all(tables.pool(), again);
 }
 
 TEST(TablePoolDeathTest, ValidateFindsAFreeTableThatIsNotZero) {

@@ -17,6 +17,9 @@
 
 namespace accelmm::mmu::test {
 
+constexpr std::uint64_t table_bytes = 4096;
+constexpr std::uint32_t table_entries = 512;
+
 /// Memory for page tables, and a pool over it. The memory is the test's to read, and to damage.
 class Tables {
  public:

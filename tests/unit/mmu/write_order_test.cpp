@@ -25,6 +25,7 @@ using test::RecordingMemory;
 using test::release;
 using test::run;
 using test::Runs;
+using test::table_entries;
 using test::Tables;
 using Store = RecordingMemory::Store;
 

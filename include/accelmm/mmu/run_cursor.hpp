@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <span>
 
 namespace accelmm::mmu {
@@ -20,62 +19,80 @@ namespace accelmm::mmu {
 struct Stretch {
   std::uint64_t va;
   std::uint64_t bus;
-  unsigned hop;
-  std::uint32_t index;
-  std::uint32_t count;
+  std::uint64_t bytes;
+  unsigned lg2;  ///< each leaf has 2^lg2 bytes
+  constexpr bool operator==(const Stretch&) const = default;
 };
 
-/// Cuts a list of runs, mapped one after the other from a device address, into stretches of the
-/// largest leaves.
+/// Goes along a list of runs that are mapped one after the other from a device address, and says at
+/// each point what the largest leaf is.
 ///
-/// Runs that continue each other on the bus are one run. At each point the largest leaf is taken
-/// that the device address, the bus address and the rest of the run allow. A stretch ends where its
-/// table ends: the only place where a larger leaf can begin to fit.
+/// Runs that continue each other on the bus are one run. A leaf fits where device address and bus
+/// address are aligned to it and the rest of the run covers it.
 /// Pre   check_runs() accepted the same arguments.
-/// Cost  next() O(hops + runs merged).
+/// Cost  O(1) a call, and O(1) a run merged.
 template <PteFormat F>
-class RunSplitter {
+class RunCursor {
   using G = Geometry<F>;
 
  public:
-  RunSplitter(DeviceAddr va, std::span<const Run> runs) : runs_(runs), va_(va.value()) {}
+  RunCursor(DeviceAddr va, std::span<const Run> runs)
+      : run_(runs.data()), end_(runs.data() + runs.size()), va_(va.value()) {
+    merge();
+  }
 
-  /// The next stretch, in ascending order of device addresses; nothing after the last.
-  [[nodiscard]] std::optional<Stretch> next() {
-    if (left_ == 0) {
-      if (next_run_ == runs_.size()) return std::nullopt;
-      merge();
+  [[nodiscard]] bool done() const { return left_ == 0; }
+  [[nodiscard]] std::uint64_t va() const { return va_; }
+
+  /// The largest leaf here, as a power of two. Pre: not done.
+  [[nodiscard]] unsigned largest_leaf() const {
+    const std::uint64_t place = va_ | bus_ | (std::uint64_t{1} << 63);
+    const std::uint64_t most = std::min(std::bit_floor(left_), place & (~place + 1));
+    return static_cast<unsigned>(std::bit_width(G::leaf_sizes() & (most | (most - 1)))) - 1;
+  }
+
+  /// The leaves of largest_leaf() here, up to where a larger one may begin or the table of `hop`
+  /// ends. Pre: they stand in tables of `hop`.
+  [[nodiscard]] Stretch stretch(unsigned hop, unsigned lg2) const {
+    constexpr std::uint64_t one = 1;
+    const std::uint64_t larger = G::leaf_sizes() & ~((one << lg2 << 1) - 1);
+    const std::uint64_t next_size = larger & (~larger + 1);
+    std::uint64_t border = one << (F::shift(hop) + F::index_bits(hop));
+    if (next_size != 0 && ((va_ ^ bus_) & (next_size - 1)) == 0)
+      border = std::min(border, next_size);
+    std::uint64_t bytes = std::min(left_ & ~((one << lg2) - 1), border - (va_ & (border - 1)));
+    if constexpr (F::step_bits < 64) {
+      constexpr std::uint64_t part = std::uint64_t{1} << F::step_bits;
+      bytes = std::min(bytes, part - (bus_ & (part - 1)));
     }
-    const unsigned hop = largest_leaf();
-    const std::uint64_t size = G::span(hop);
-    const std::uint32_t index = G::index(hop, va_);
-    const std::uint64_t room = G::entries(hop) - index;
-    const auto count = static_cast<std::uint32_t>(std::min(room, left_ / size));
-    const Stretch stretch{va_, bus_, hop, index, count};
-    va_ += count * size;
-    bus_ += count * size;
-    left_ -= count * size;
-    return stretch;
+    return {va_, bus_, bytes, lg2};
+  }
+
+  /// Pre: the run lasts as long.
+  void advance(std::uint64_t bytes) {
+    va_ += bytes;
+    bus_ += bytes;
+    left_ -= bytes;
+    if (left_ == 0) merge();
+  }
+
+  /// Goes on to `va`, or to the end.
+  void skip_to(std::uint64_t va) {
+    while (va_ < va && left_ != 0) advance(std::min(va - va_, left_));
   }
 
  private:
   void merge() {
-    bus_ = runs_[next_run_].address.value();
+    if (run_ == end_) return;
+    bus_ = run_->address.value();
     do {
-      left_ += runs_[next_run_].length.value();
-      ++next_run_;
-    } while (next_run_ < runs_.size() && runs_[next_run_].address.value() == bus_ + left_);
+      left_ += run_->length.value();
+      ++run_;
+    } while (run_ != end_ && run_->address.value() == bus_ + left_);
   }
 
-  [[nodiscard]] unsigned largest_leaf() const {
-    for (unsigned hop = 0; hop < G::last_hop; ++hop)
-      if (F::has_leaf(hop) && left_ >= G::span(hop) && ((va_ | bus_) & (G::span(hop) - 1)) == 0)
-        return hop;
-    return G::last_hop;
-  }
-
-  std::span<const Run> runs_;
-  std::size_t next_run_ = 0;
+  const Run* run_;
+  const Run* end_;
   std::uint64_t va_;
   std::uint64_t bus_ = 0;
   std::uint64_t left_ = 0;  // of the merged run that bus_ lies in
