@@ -7,6 +7,7 @@
 #include <accelmm/mmu/table_pool.hpp>
 #include <accelmm/units.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -26,8 +27,11 @@ class Tables {
   /// Far from zero, so that an offset taken for an address is found out.
   static constexpr std::uint64_t bus_begin = 0x7'6540'0000;
 
-  explicit Tables(std::uint32_t count)
-      : bytes_(count * table_bytes), memory_(new_zeroed(bytes_)), pool_(make_pool()) {}
+  explicit Tables(std::uint32_t count, std::uint64_t bytes_of_each = table_bytes)
+      : each_(std::max(bytes_of_each, table_bytes)),
+        bytes_(count * each_),
+        memory_(new_zeroed(bytes_)),
+        pool_(make_pool()) {}
 
   [[nodiscard]] TablePool& pool() { return pool_; }
   [[nodiscard]] std::size_t size() const { return bytes_; }
@@ -49,23 +53,26 @@ class Tables {
   }
 
  private:
+  static constexpr std::size_t alignment = 65'536;  // of the largest tables
+
   struct Free {
     void operator()(std::byte* bytes) const {
-      ::operator delete(bytes, std::align_val_t{table_bytes});
+      ::operator delete(bytes, std::align_val_t{alignment});
     }
   };
 
   static std::byte* new_zeroed(std::size_t bytes) {
-    auto* memory = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{table_bytes}));
+    auto* memory = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment}));
     std::memset(memory, 0, bytes);
     return memory;
   }
   TablePool make_pool() {
-    auto pool = TablePool::create({BusAddr(bus_begin), ByteCount(bytes_), memory_.get()});
+    auto pool = TablePool::create({BusAddr(bus_begin), ByteCount(bytes_), memory_.get(), each_});
     ACCELMM_CHECK(pool.has_value());
     return std::move(*pool);
   }
 
+  std::uint64_t each_;
   std::size_t bytes_;
   std::unique_ptr<std::byte[], Free> memory_;
   TablePool pool_;
