@@ -95,7 +95,8 @@ class PageTable {
 
  public:
   /// Makes an empty tree: one table, the root.
-  /// Errors  invalid_argument: the memory's tables are too small for the format.
+  /// Errors  invalid_argument: the memory's tables are too small for the format, or lie beyond its
+  ///         bus addresses.
   ///         no_memory: no table left.
   [[nodiscard]] static Result<PageTable> create(Memory& memory);
 
@@ -144,7 +145,8 @@ class PageTable {
   [[nodiscard]] Result<Detached<Memory>> unmap(Range<DeviceAddr> range, RangeRule rule = {},
                                                BreakNow break_now = {});
 
-  /// Gives the leaves of the range other attributes. The caller invalidates the range.
+  /// Gives the leaves of the range other attributes. The caller invalidates the range. Dirty marks
+  /// are kept, except of leaves that cannot be written any more: those have none.
   /// Errors  as unmap() and map(). What is mapped, and how, is unchanged in all cases.
   template <class BreakNow = NeverBreaks>
   [[nodiscard]] Result<void> protect(Range<DeviceAddr> range, Attributes attributes,

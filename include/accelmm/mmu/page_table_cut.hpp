@@ -208,8 +208,14 @@ class LeafRemover {
     const Removal removal = remove_in<child>(below, va, end);
     if (removal.table == Alive::yes) return 0;
     memory_.template clear<Word>(table, at, 1, Reach::live);
-    memory_.push(gone_, below, removal.contents);
+    memory_.push(gone_, below, left_in<child>(removal.contents));
     return 1;
+  }
+
+  // A table that is smaller than its place was cleared only as far as it reached.
+  template <unsigned hop>
+  [[nodiscard]] Contents left_in(Contents contents) const {
+    return G::table_bytes(hop) == memory_.table_bytes() ? contents : Contents::stale;
   }
 
   template <unsigned hop>
@@ -229,7 +235,7 @@ class LeafRemover {
     }
     // The root stays what the device walks until it has been told: it must lead nowhere.
     if (hop == 0) memory_.template clear<Word>(table, 0, G::table_words(hop), Reach::live);
-    memory_.push(gone_, table, hop == 0 ? Contents::zero : Contents::stale);
+    memory_.push(gone_, table, hop == 0 ? left_in<0>(Contents::zero) : Contents::stale);
   }
 
   Memory& memory_;

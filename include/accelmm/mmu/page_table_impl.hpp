@@ -11,6 +11,9 @@ template <PteFormat F, TableMemory Memory>
 Result<PageTable<F, Memory>> PageTable<F, Memory>::create(Memory& memory) {
   if (memory.table_bytes() < G::largest_table())
     return fail(Errc::invalid_argument, "tables of this memory are too small for the format");
+  constexpr std::uint64_t last_address = ~std::uint64_t{0} >> (64 - F::bus_bits);
+  if (memory.end().value() - 1 > last_address)
+    return fail(Errc::invalid_argument, "tables of this memory lie where no link reaches");
   auto taken = memory.take(1);
   if (!taken) return fail(taken.error());
   const Table root = memory.pop(*taken);
@@ -150,7 +153,7 @@ Result<void> PageTable<F, Memory>::protect(Range<DeviceAddr> range, Attributes a
   const auto settled = settle_edges(range, rule, break_now);
   if (!settled) return fail(settled.error());
   detail::LeafChanger<F, Memory>(*memory_).protect(root_, settled->begin.value(),
-                                                   settled->end.value(), *bits);
+                                                   settled->end.value(), attributes, *bits);
   memory_->sync();
   return {};
 }

@@ -68,6 +68,7 @@ enum class Reach : std::uint8_t {
 /// Where tables live and how they are written: the engine touches table memory only through this.
 ///
 ///   table_bytes()        the size of a table, and its alignment
+///   end()                above the addresses of all tables
 ///   take(n)              n tables, or no_memory and nothing taken
 ///   pop(list)            takes one table out of a chain, says what it holds
 ///   push(list, table, contents)   puts a dead or never linked table into a chain; cannot fail
@@ -97,6 +98,7 @@ concept TableMemory =
     requires(M& memory, TableList& list, Table table, BusAddr address, std::uint32_t n,
              std::uint64_t word, std::uint32_t half, Reach reach, Contents contents) {
       { memory.table_bytes() } -> std::same_as<std::uint64_t>;
+      { memory.end() } -> std::same_as<BusAddr>;
       { memory.take(n) } -> std::same_as<Result<TableList>>;
       { memory.pop(list) } -> std::same_as<Table>;
       { memory.push(list, table, contents) } -> std::same_as<void>;

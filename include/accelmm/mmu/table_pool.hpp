@@ -55,6 +55,7 @@ class TablePool {
   ~TablePool() = default;
 
   [[nodiscard]] std::uint64_t table_bytes() const { return range_.table_bytes; }
+  [[nodiscard]] BusAddr end() const { return range_.begin + range_.size; }
   [[nodiscard]] std::uint32_t capacity() const { return capacity_; }
   /// Tables that are not free: linked into a tree, or held until an invalidation is done.
   [[nodiscard]] std::uint32_t tables_in_use() const {

@@ -38,7 +38,8 @@ class JudgedTree {
 
   /// `largest`: leaves beyond this size are not aimed at.
   JudgedTree(std::uint32_t tables, Range<DeviceAddr> range)
-      : tables_(tables, G::largest_table()),
+      : tables_(tables, G::largest_table(),
+                F::bus_bits > 32 ? Tables::bus_begin : Tables::low_bus_begin),
         range_(range),
         tree_(std::move(*Tree::create(tables_.pool()))) {}
   JudgedTree(const JudgedTree&) = delete;

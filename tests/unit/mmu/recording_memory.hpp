@@ -26,6 +26,7 @@ class RecordingMemory {
   std::vector<Store> stores;
 
   std::uint64_t table_bytes() const { return pool_->table_bytes(); }
+  BusAddr end() const { return pool_->end(); }
   Result<TableList> take(std::uint32_t count) { return pool_->take(count); }
   Table pop(TableList& list) { return pool_->pop(list); }
   void push(TableList& list, Table table, Contents contents) { pool_->push(list, table, contents); }

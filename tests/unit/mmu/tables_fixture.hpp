@@ -26,9 +26,13 @@ class Tables {
  public:
   /// Far from zero, so that an offset taken for an address is found out.
   static constexpr std::uint64_t bus_begin = 0x7'6540'0000;
+  /// The same for formats of 32 bits.
+  static constexpr std::uint64_t low_bus_begin = 0x7654'0000;
 
-  explicit Tables(std::uint32_t count, std::uint64_t bytes_of_each = table_bytes)
-      : each_(std::max(bytes_of_each, table_bytes)),
+  explicit Tables(std::uint32_t count, std::uint64_t bytes_of_each = table_bytes,
+                  std::uint64_t begin = bus_begin)
+      : begin_(begin),
+        each_(std::max(bytes_of_each, table_bytes)),
         bytes_(count * each_),
         memory_(new_zeroed(bytes_)),
         pool_(make_pool()) {}
@@ -37,8 +41,8 @@ class Tables {
   [[nodiscard]] std::size_t size() const { return bytes_; }
   [[nodiscard]] const std::byte* bytes() const { return memory_.get(); }
   [[nodiscard]] std::byte* at(BusAddr address) {
-    ACCELMM_CHECK(address.value() >= bus_begin && address.value() - bus_begin < bytes_);
-    return memory_.get() + (address.value() - bus_begin);
+    ACCELMM_CHECK(address.value() >= begin_ && address.value() - begin_ < bytes_);
+    return memory_.get() + (address.value() - begin_);
   }
   [[nodiscard]] std::uint64_t word(BusAddr table, std::uint32_t index) {
     std::uint64_t value = 0;
@@ -67,11 +71,12 @@ class Tables {
     return memory;
   }
   TablePool make_pool() {
-    auto pool = TablePool::create({BusAddr(bus_begin), ByteCount(bytes_), memory_.get(), each_});
+    auto pool = TablePool::create({BusAddr(begin_), ByteCount(bytes_), memory_.get(), each_});
     ACCELMM_CHECK(pool.has_value());
     return std::move(*pool);
   }
 
+  std::uint64_t begin_;
   std::uint64_t each_;
   std::size_t bytes_;
   std::unique_ptr<std::byte[], Free> memory_;
