@@ -204,7 +204,15 @@ class PageTable {
 
   [[nodiscard]] static Result<void> check_range(Range<DeviceAddr> range);
   enum class Fast : std::uint8_t { done, in_use, no };
+  using Way = std::array<Table, F::hops>;
+  [[nodiscard]] static bool is_within_one_table(Range<DeviceAddr> range);
+  template <unsigned hop>
+  [[nodiscard]] unsigned go_down(Way& way, std::uint64_t va) const;
   [[nodiscard]] Fast map_in_one_table(Range<DeviceAddr> range, RunCursor<F> cursor, Word bits);
+  [[nodiscard]] Fast map_in_new_table(Table parent, std::uint64_t va, std::uint32_t count,
+                                      RunCursor<F> cursor, Word bits);
+  void put_run(Table table, RunCursor<F> cursor, Word bits, Reach reach);
+  [[nodiscard]] bool unmap_in_one_table(Range<DeviceAddr> range, TableList& gone);
   void write(Range<DeviceAddr> range, std::span<const Run> runs, Word bits, TableList& tables);
   template <class BreakNow>
   [[nodiscard]] Result<Range<DeviceAddr>> settle_edges(Range<DeviceAddr> range, RangeRule rule,

@@ -49,36 +49,98 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
   return {};
 }
 
-// A range that needs one table of the last hop, which is there: one way down, and no memory.
+// A range within one table of the last hop: one way down, and at most one new table.
 template <PteFormat F, TableMemory Memory>
 auto PageTable<F, Memory>::map_in_one_table(Range<DeviceAddr> range, RunCursor<F> cursor, Word bits)
     -> Fast {
   constexpr unsigned last = G::last_hop;
-  if constexpr (last == 0 || G::is_dual(F::parent(last))) {
-    return Fast::no;
-  } else {
-    constexpr unsigned table_lg2 = F::shift(last - 1);
-    const std::uint64_t va = range.begin.value();
-    if ((va >> table_lg2) != ((range.end.value() - 1) >> table_lg2) ||
-        range.size().value() >> table_lg2 != 0)
-      return Fast::no;
-    Table table = root_;
-    for (unsigned hop = 0; hop < last; ++hop) {
-      const Word word = memory_->template load<Word>(table, G::index(hop, va));
-      const EntryKind kind = F::classify(hop, word);
-      if (kind != EntryKind::table) return kind == EntryKind::empty ? Fast::no : Fast::in_use;
-      table = memory_->at(F::link_address(hop, word));
-    }
-    const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
-    if (!memory_->template all_empty<Word>(table, G::index(last, va), count)) return Fast::in_use;
-    if (!memory_->join(table, count)) return Fast::no;
-    while (!cursor.done()) {
-      const Stretch leaves = cursor.stretch(last, cursor.largest_leaf());
-      detail::put_leaves<F>(*memory_, table, last, leaves, bits, Reach::live);
-      cursor.advance(leaves.bytes);
-    }
+  const std::uint64_t va = range.begin.value();
+  if (!is_within_one_table(range)) return Fast::no;
+  Way way;
+  const unsigned hop = go_down<0>(way, va);
+  const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
+  if (hop == last) {
+    if (!memory_->template all_empty<Word>(way[last], G::index(last, va), count))
+      return Fast::in_use;
+    if (!memory_->join(way[last], count)) return Fast::no;
+    put_run(way[last], cursor, bits, Reach::live);
     memory_->sync();
     return Fast::done;
+  }
+  return hop + 1 == last ? map_in_new_table(way[last - 1], va, count, cursor, bits) : Fast::no;
+}
+
+template <PteFormat F, TableMemory Memory>
+auto PageTable<F, Memory>::map_in_new_table(Table parent, std::uint64_t va, std::uint32_t count,
+                                            RunCursor<F> cursor, Word bits) -> Fast {
+  constexpr unsigned last = G::last_hop;
+  const std::uint32_t at = G::index(last - 1, va);
+  const std::uint32_t first = G::index(last, va);
+  if (memory_->template load<Word>(parent, at) != 0) return Fast::no;
+  auto taken = memory_->take(1);
+  if (!taken) return Fast::no;
+  if (!memory_->join(parent, 1)) {
+    memory_->give_back(std::move(*taken));
+    return Fast::no;
+  }
+  const Table fresh = memory_->pop(*taken);
+  if (fresh.contents == Contents::stale) {
+    memory_->template clear<Word>(fresh, 0, first, Reach::hidden);
+    memory_->template clear<Word>(fresh, first + count, G::entries(last) - first - count,
+                                  Reach::hidden);
+  }
+  put_run(fresh, cursor, bits, Reach::hidden);
+  memory_->begin_count(fresh, count);
+  while (!memory_->link(parent, at, F::make_link(last - 1, fresh.address))) {
+    // Somebody else linked a table here: ours go into theirs, unless it dies just now.
+    const Word word = memory_->template load<Word>(parent, at);
+    const Table theirs = word == 0 ? fresh : memory_->at(F::link_address(last - 1, word));
+    if (word == 0 || !memory_->join(theirs, count)) {
+      detail::wait_a_moment();
+      continue;
+    }
+    put_run(theirs, cursor, bits, Reach::live);
+    memory_->sync();
+    const bool died = memory_->leave(parent, 1);
+    ACCELMM_CHECK(!died);
+    memory_->push(*taken, fresh, Contents::stale);
+    memory_->give_back(std::move(*taken));
+    return Fast::done;
+  }
+  tables_.fetch_add(1, std::memory_order_relaxed);
+  memory_->sync();
+  return Fast::done;
+}
+
+template <PteFormat F, TableMemory Memory>
+bool PageTable<F, Memory>::is_within_one_table(Range<DeviceAddr> range) {
+  constexpr unsigned last = G::last_hop;
+  if (last == 0 || G::is_dual(F::parent(last))) return false;
+  constexpr unsigned table_lg2 = F::shift(last) + F::index_bits(last);
+  return range.begin.value() >> table_lg2 == (range.end.value() - 1) >> table_lg2 &&
+         range.size().value() >> table_lg2 == 0;
+}
+
+// Notes the tables on the way to va. Returns the last hop that there is one for.
+template <PteFormat F, TableMemory Memory>
+template <unsigned hop>
+[[gnu::always_inline]] inline unsigned PageTable<F, Memory>::go_down(Way& way, std::uint64_t va) const {
+  if constexpr (hop == 0) way[0] = root_;
+  if constexpr (G::has_child(hop) && !G::is_dual(hop)) {
+    const Word word = memory_->template load<Word>(way[hop], G::index(hop, va));
+    if (F::classify(hop, word) != EntryKind::table) return hop;
+    way[hop + 1] = memory_->at(F::link_address(hop, word));
+    return go_down<hop + 1>(way, va);
+  }
+  return hop;
+}
+
+template <PteFormat F, TableMemory Memory>
+void PageTable<F, Memory>::put_run(Table table, RunCursor<F> cursor, Word bits, Reach reach) {
+  while (!cursor.done()) {
+    const Stretch leaves = cursor.stretch(G::last_hop, cursor.largest_leaf());
+    detail::put_leaves<F>(*memory_, table, G::last_hop, leaves, bits, reach);
+    cursor.advance(leaves.bytes);
   }
 }
 
@@ -134,14 +196,47 @@ template <PteFormat F, TableMemory Memory>
 template <class BreakNow>
 Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, RangeRule rule,
                                                      BreakNow break_now) {
-  const auto settled = settle_edges(range, rule, break_now);
-  if (!settled) return fail(settled.error());
+  if (const auto checked = check_range(range); !checked) return fail(checked.error());
   TableList gone;
-  detail::LeafRemover<F, Memory>(*memory_, gone)
-      .remove(root_, settled->begin.value(), settled->end.value());
+  Range<DeviceAddr> removed = range;
+  if (!unmap_in_one_table(range, gone)) {
+    const auto settled = settle_edges(range, rule, break_now);
+    if (!settled) return fail(settled.error());
+    removed = *settled;
+    detail::LeafRemover<F, Memory>(*memory_, gone)
+        .remove(root_, removed.begin.value(), removed.end.value());
+  }
   memory_->sync();
   if (gone.count != 0) tables_.fetch_sub(gone.count, std::memory_order_relaxed);
-  return Detached<Memory>(*memory_, *settled, std::move(gone));
+  return Detached<Memory>(*memory_, removed, std::move(gone));
+}
+
+// The whole of a range within one table of the last hop: one way down, and as far up as tables die.
+template <PteFormat F, TableMemory Memory>
+bool PageTable<F, Memory>::unmap_in_one_table(Range<DeviceAddr> range, TableList& gone) {
+  constexpr unsigned last = G::last_hop;
+  constexpr bool has_groups = (F::leaf_sizes(last) & (F::leaf_sizes(last) - 1)) != 0;
+  if (has_groups || !is_within_one_table(range)) return false;
+  const std::uint64_t va = range.begin.value();
+  Way way;
+  if (go_down<0>(way, va) != last) return false;
+  const std::uint32_t first = G::index(last, va);
+  const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
+  if (memory_->template any_empty<Word>(way[last], first, count)) return false;
+  Contents contents = Contents::stale;
+  if (count < detail::stale_from<F>(last) || !memory_->retire(way[last], count)) {
+    contents = Contents::zero;
+    memory_->template clear<Word>(way[last], first, count, Reach::live);
+    if (!memory_->leave(way[last], count)) return true;
+  }
+  for (unsigned hop = last; hop > 0; --hop) {
+    memory_->template clear<Word>(way[hop - 1], G::index(hop - 1, va), 1, Reach::live);
+    memory_->push(gone, way[hop],
+                  G::table_bytes(hop) == memory_->table_bytes() ? contents : Contents::stale);
+    contents = Contents::zero;
+    if (!memory_->leave(way[hop - 1], 1)) return true;
+  }
+  return true;
 }
 
 template <PteFormat F, TableMemory Memory>
