@@ -124,7 +124,8 @@ bool PageTable<F, Memory>::is_within_one_table(Range<DeviceAddr> range) {
 // Notes the tables on the way to va. Returns the last hop that there is one for.
 template <PteFormat F, TableMemory Memory>
 template <unsigned hop>
-[[gnu::always_inline]] inline unsigned PageTable<F, Memory>::go_down(Way& way, std::uint64_t va) const {
+[[gnu::always_inline]] inline unsigned PageTable<F, Memory>::go_down(Way& way,
+                                                                     std::uint64_t va) const {
   if constexpr (hop == 0) way[0] = root_;
   if constexpr (G::has_child(hop) && !G::is_dual(hop)) {
     const Word word = memory_->template load<Word>(way[hop], G::index(hop, va));
