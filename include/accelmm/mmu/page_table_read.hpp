@@ -38,6 +38,8 @@ class TreeReader {
     if (va < end) visit_in<0>(root, va, end, f);
   }
 
+  [[nodiscard]] std::uint32_t count_tables(Table root) { return count_in<0>(root); }
+
   /// Returns the tables from `root` on. Aborts at the first thing that is wrong.
   [[nodiscard]] std::uint32_t validate(Table root) { return validate_in<0>(root); }
 
@@ -122,6 +124,24 @@ class TreeReader {
       if (leaf) f(*leaf);
       va = leaf ? (leaf->va + leaf->size).value() : (va | (G::page_size - 1)) + 1;
     }
+  }
+
+  template <unsigned hop>
+  [[nodiscard]] std::uint32_t count_in(Table table) {
+    std::uint32_t tables = 1;
+    if constexpr (G::has_child(hop)) {
+      for (std::uint32_t i = 0; i < G::table_words(hop); ++i) {
+        const Word word = memory_.template load<Word>(table, i);
+        if (F::classify(hop, word) != EntryKind::table) continue;
+        const Table below = memory_.at(F::link_address(hop, word));
+        if constexpr (!G::is_dual(hop))
+          tables += count_in<hop + 1>(below);
+        else
+          tables +=
+              i % 2 == F::link_word(hop + 1) ? count_in<hop + 1>(below) : count_in<hop + 2>(below);
+      }
+    }
+    return tables;
   }
 
   template <unsigned hop>
