@@ -213,6 +213,7 @@ class PageTable {
   [[nodiscard]] Place go_down(Table table, std::uint64_t va) const;
   [[nodiscard]] Fast map_in_one_table(Range<DeviceAddr> range, std::span<const Run> runs,
                                       Word bits);
+  [[nodiscard]] Fast map_in_one_stretch(Range<DeviceAddr> range, const Run& run, Word bits);
   [[nodiscard]] Fast map_in_new_table(Table parent, std::uint64_t va, std::span<const Run> runs,
                                       Word bits);
   std::uint32_t put_runs(Table table, std::uint64_t va, std::span<const Run> runs, Word bits,
@@ -221,9 +222,13 @@ class PageTable {
   void unlink_dead(Table dead, std::uint64_t va, Contents contents, TableList& gone);
   [[nodiscard]] Table table_at(std::uint64_t va, unsigned hop) const;
   void write(Range<DeviceAddr> range, std::span<const Run> runs, Word bits, TableList& tables);
+  struct Settled {
+    Range<DeviceAddr> range;
+    detail::Coverage coverage;
+  };
   template <class BreakNow>
-  [[nodiscard]] Result<Range<DeviceAddr>> settle_edges(Range<DeviceAddr> range, RangeRule rule,
-                                                       BreakNow& break_now);
+  [[nodiscard]] Result<Settled> settle_edges(Range<DeviceAddr> range, RangeRule rule,
+                                             BreakNow& break_now);
   template <class BreakNow>
   [[nodiscard]] Result<void> split_at_ends(Range<DeviceAddr> range, BreakNow& break_now);
   [[nodiscard]] Range<DeviceAddr> grown_to_leaves(Range<DeviceAddr> range) const;

@@ -36,7 +36,9 @@ class LeafRemover {
   using Word = typename F::Word;
 
  public:
-  LeafRemover(Memory& memory, TableList& gone) : memory_(memory), gone_(gone) {}
+  /// `coverage` is what the range to be removed is known to be: of a whole one nothing is looked for.
+  LeafRemover(Memory& memory, TableList& gone, Coverage coverage = Coverage::hole)
+      : memory_(memory), gone_(gone), coverage_(coverage) {}
 
   /// `cut` and `hole` both apply: cut is said.
   [[nodiscard]] Coverage look(Table root, std::uint64_t va, std::uint64_t end) {
@@ -152,7 +154,7 @@ class LeafRemover {
     const std::uint32_t count =
         static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) - (va >> F::shift(hop))) + 1;
     std::uint32_t live = count;
-    if (memory_.template any_empty<Word>(table, first, count))
+    if (coverage_ != Coverage::whole && memory_.template any_empty<Word>(table, first, count))
       live = count_live(table, first, count);
     if (live == 0) return {Alive::yes, Contents::zero};
     if (live >= stale_from<F>(hop) && memory_.retire(table, live))
@@ -246,6 +248,7 @@ class LeafRemover {
 
   Memory& memory_;
   TableList& gone_;
+  Coverage coverage_;
 };
 
 }  // namespace accelmm::mmu::detail

@@ -39,6 +39,12 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
     case Fast::no:
       break;
   }
+  if (runs.size() == 1) {
+    const Fast mapped = map_in_one_stretch(*range, runs.front(), *bits);
+    if (mapped == Fast::done) return {};
+    if (mapped == Fast::in_use)
+      return fail(Errc::address_in_use, "device addresses are mapped already");
+  }
   detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(va, runs));
   if (const auto counted = look.count(root_); !counted) return counted;
   auto tables = memory_->take(look.missing() + look.shared());
@@ -67,6 +73,31 @@ template <PteFormat F, TableMemory Memory>
     return Fast::done;
   }
   return place.hop + 1 == last ? map_in_new_table(place.table, va, runs, bits) : Fast::no;
+}
+
+// Leaves of one size in one table that is there, at whatever hop.
+template <PteFormat F, TableMemory Memory>
+auto PageTable<F, Memory>::map_in_one_stretch(Range<DeviceAddr> range, const Run& run, Word bits)
+    -> Fast {
+  const RunCursor<F> cursor(range.begin, std::span(&run, 1));
+  const unsigned lg2 = cursor.largest_leaf();
+  const std::uint64_t va = range.begin.value();
+  Table table = root_;
+  unsigned hop = 0;
+  for (; !G::is_leaf_here(hop, lg2); ++hop) {
+    if (!G::has_child(hop) || G::is_dual(hop)) return Fast::no;
+    const Word word = memory_->template load<Word>(table, G::index(hop, va));
+    if (F::classify(hop, word) != EntryKind::table) return Fast::no;
+    table = memory_->at(F::link_address(hop, word));
+  }
+  const Stretch leaves = cursor.stretch(hop, lg2);
+  if (leaves.bytes != range.size().value() || G::is_dual(hop)) return Fast::no;
+  const auto count = static_cast<std::uint32_t>(leaves.bytes >> F::shift(hop));
+  if (!memory_->template all_empty<Word>(table, G::index(hop, va), count)) return Fast::in_use;
+  if (!memory_->join(table, count)) return Fast::no;
+  detail::put_leaves<F>(*memory_, table, hop, leaves, bits, Reach::live);
+  memory_->sync();
+  return Fast::done;
 }
 
 template <PteFormat F, TableMemory Memory>
@@ -213,8 +244,8 @@ Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, Ra
   if (!unmap_in_one_table(range, gone)) {
     const auto settled = settle_edges(range, rule, break_now);
     if (!settled) return fail(settled.error());
-    removed = *settled;
-    detail::LeafRemover<F, Memory>(*memory_, gone)
+    removed = settled->range;
+    detail::LeafRemover<F, Memory>(*memory_, gone, settled->coverage)
         .remove(root_, removed.begin.value(), removed.end.value());
   }
   memory_->sync();
@@ -319,26 +350,28 @@ Result<void> PageTable<F, Memory>::read_and_clear_dirty(Range<DeviceAddr> range,
 // The range as it is to be worked on: no leaf crosses its ends afterwards.
 template <PteFormat F, TableMemory Memory>
 template <class BreakNow>
-Result<Range<DeviceAddr>> PageTable<F, Memory>::settle_edges(Range<DeviceAddr> range,
-                                                             RangeRule rule, BreakNow& break_now) {
+auto PageTable<F, Memory>::settle_edges(Range<DeviceAddr> range, RangeRule rule,
+                                        BreakNow& break_now) -> Result<Settled> {
   if (const auto checked = check_range(range); !checked) return fail(checked.error());
   TableList none;
-  const auto coverage = detail::LeafRemover<F, Memory>(*memory_, none)
-                            .look(root_, range.begin.value(), range.end.value());
-  if (coverage == detail::Coverage::whole) return range;
-  Range<DeviceAddr> settled = range;
+  detail::LeafRemover<F, Memory> looker(*memory_, none);
+  const auto look = [&](Range<DeviceAddr> at) {
+    return looker.look(root_, at.begin.value(), at.end.value());
+  };
+  const detail::Coverage coverage = look(range);
+  if (coverage == detail::Coverage::whole) return Settled{range, coverage};
+  Settled settled{range, coverage};
   if (coverage == detail::Coverage::cut) {
     if (rule.edges == Edges::refuse)
       return fail(Errc::invalid_argument, "range ends inside a leaf");
-    settled = grown_to_leaves(range);
+    settled.range = grown_to_leaves(range);
+    settled.coverage = look(settled.range);
   }
-  if (rule.gaps == Gaps::refuse &&
-      detail::LeafRemover<F, Memory>(*memory_, none)
-              .look(root_, settled.begin.value(), settled.end.value()) == detail::Coverage::hole)
+  if (rule.gaps == Gaps::refuse && settled.coverage == detail::Coverage::hole)
     return fail(Errc::invalid_argument, "range is not mapped everywhere");
   if (coverage == detail::Coverage::hole || rule.edges == Edges::whole) return settled;
   if (const auto cut = split_at_ends(range, break_now); !cut) return fail(cut.error());
-  return range;
+  return Settled{range, settled.coverage};
 }
 
 template <PteFormat F, TableMemory Memory>
