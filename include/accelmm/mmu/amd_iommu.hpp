@@ -29,7 +29,7 @@ namespace accelmm::mmu {
 /// IR and IW count only where all links grant them too, so every link does. FC, coherence whatever
 /// a device asks for, is always set. A and D are the device's to write.
 /// Source  AMD I/O Virtualization Technology specification section 2.2.3; Linux
-///         drivers/iommu/generic_pt/fmt/amdv1.h.
+///         drivers/iommu/generic_pt/fmt/amdv1.h; FreeBSD sys/x86/iommu/amd_reg.h for A.
 template <unsigned levels>
   requires(levels >= 2 && levels <= 6)
 struct AmdIommuV1 : FormatDefaults {

@@ -78,7 +78,7 @@ struct X86Entry : FormatDefaults {
 /// address: then bit 47 (56) set means an address at the top of the 64 bits.
 template <unsigned levels>
   requires(levels == 4 || levels == 5)
-struct X86_64 : X86Entry {
+struct X86_64 : X86Entry {  // NOLINT(readability-identifier-naming): so the architecture is called
   static constexpr unsigned hops = levels;
 
   [[nodiscard]] static constexpr unsigned shift(unsigned hop) { return 12 + 9 * (hops - 1 - hop); }

@@ -58,9 +58,7 @@ TEST(AArch64, MemoryTypesAreBytesOfMair) {
             0x0068'0000'0000'0E44u);
   EXPECT_EQ(*Small::leaf_bits({Access::read_write, MemoryType::device}), 0x0068'0000'0000'0E48u);
   // Arm ARM, MAIR_EL1: 0xFF write back, 0x44 normal non-cacheable, 0x04 Device-nGnRE.
-  EXPECT_EQ(Small::mair & 0xFF, 0xFFu);
-  EXPECT_EQ(Small::mair >> 8 & 0xFF, 0x44u);
-  EXPECT_EQ(Small::mair >> 16 & 0xFF, 0x04u);
+  EXPECT_EQ(Small::mair, 0x04'44'FFu);
 }
 
 TEST(AArch64, HopsFollowFromGranuleAndAddressBits) {
@@ -70,6 +68,7 @@ TEST(AArch64, HopsFollowFromGranuleAndAddressBits) {
   EXPECT_EQ((AArch64<12, 39>::hops), 3u);
   EXPECT_EQ((AArch64<12, 32>::index_bits(0)), 2u);
   EXPECT_EQ((AArch64<12, 32>::leaf_sizes(0)), 1u << 30) << "4 entries are no group of 16";
+  EXPECT_EQ((AArch64<12, 34>::leaf_sizes(0)), 1u << 30) << "nor are 16, which are the whole table";
   EXPECT_EQ(Small::leaf_sizes(0), 0u);
   EXPECT_EQ(Medium::leaf_sizes(1), 0u) << "blocks of 64 GiB need LPA2";
   EXPECT_EQ(Big::leaf_sizes(0), 0u) << "blocks of 4 TiB need LPA";

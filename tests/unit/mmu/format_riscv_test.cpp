@@ -23,6 +23,7 @@ TEST(RiscV, LeafHasThePageNumberFromBitTen) {
             0x4'8D15'9CD7u);
   EXPECT_EQ(Sv39::make_leaf(2, 12, BusAddr(0xFF'FFFF'FFFF'F000), *Sv39::leaf_bits(Access::read)),
             0x003F'FFFF'FFFF'FC53u);
+  EXPECT_EQ(Sv39::step(4096), 1024u);
   EXPECT_EQ(Sv39::make_leaf(0, 30, BusAddr(0xC000'0000), *Sv39::leaf_bits(Access::read)),
             0x3000'0053u);
 }
