@@ -145,7 +145,7 @@ class PageTable {
                                                BreakNow break_now = {});
 
   /// Gives the leaves of the range other attributes. The caller invalidates the range. Dirty marks
-  /// are kept, except of leaves that cannot be written any more: those have none.
+  /// are kept.
   /// Errors  as unmap() and map(). What is mapped, and how, is unchanged in all cases.
   template <class BreakNow = NeverBreaks>
   [[nodiscard]] Result<void> protect(Range<DeviceAddr> range, Attributes attributes,
@@ -240,3 +240,4 @@ class PageTable {
 }  // namespace accelmm::mmu
 
 #include <accelmm/mmu/page_table_impl.hpp>
+#include <accelmm/mmu/page_table_range_impl.hpp>
