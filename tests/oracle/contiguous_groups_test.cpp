@@ -57,16 +57,16 @@ TEST_P(ContiguousGroupsOf, AreCountedWhereTheyAreRight) {
 TEST_P(ContiguousGroupsOf, AreWrongWithAnyBitOfAnyItemChanged) {
   Dice dice("contiguous_groups, wrong bits");
   RandomTables tables(GetParam(), memory, base);
-  tables.fill(dice, 15);
+  tables.fill(dice, 4);
   unsigned planted = 0;
   for (const RandomTables::Mapping& mapping : tables.mappings()) {
     if (!is_group(mapping)) continue;
     const std::uint64_t count = GetParam().entries_of(mapping.kind);
+    const std::uint64_t before = judge(tables).groups;
     for (const std::uint64_t item : {std::uint64_t{0}, dice.roll(count), count - 1}) {
       const std::uint64_t address = mapping.address + item * GetParam().span(mapping.kind.hop);
       const auto place = *tables.place_of(mapping.kind.hop, address);
       const std::uint64_t word = tables.read(place, 8);
-      const std::uint64_t before = judge(tables).groups;
       for (const unsigned bit : {0U, 6U, 7U, 11U, 30U, 47U, 52U, 54U, 55U}) {
         tables.write(place, word ^ 1ULL << bit);
         const ContiguousGroups found = judge(tables);
@@ -77,7 +77,7 @@ TEST_P(ContiguousGroupsOf, AreWrongWithAnyBitOfAnyItemChanged) {
       tables.write(place, word);
     }
   }
-  EXPECT_GT(planted, 100U);
+  EXPECT_GE(planted, 27U) << "at least one group of each kind";
 }
 
 TEST_P(ContiguousGroupsOf, AreWrongWhereAllTheirMemoryIsShifted) {

@@ -44,9 +44,11 @@ std::optional<std::uint64_t> ask(Oracle& oracle, std::uint64_t root, std::uint64
   return answers->front()->bus_address;
 }
 
-/// Encoded without groups, which Unicorn does not know.
+/// Encoded without groups, which Unicorn does not know, and without the last bus addresses, where
+/// it has its memory.
 Encoding encoding_of(unsigned levels) {
   Encoding encoding = riscv_encoding(levels);
+  encoding.bus_bits = 55;
   std::erase_if(encoding.leaves, [](const LeafKind& kind) { return kind.size == 64 * kib; });
   return encoding;
 }
