@@ -65,7 +65,7 @@ std::uint64_t address_for(const GoldenWord& golden) {
   return golden.size == 0 ? start : start + golden.bus_address % golden.size;
 }
 
-TEST(GoldenWords, CoverEachFormatWithALinkALeafAndEachLeafSizeOfTheEncodings) {
+TEST(GoldenWords, CoverEachFormatWithALinkAndALeaf) {
   for (const Encoding& encoding : encodings()) {
     std::set<std::pair<Format, Entry>> seen;
     for (const GoldenWord& golden : golden_words) seen.insert({golden.format, golden.entry});
