@@ -23,7 +23,7 @@ namespace accelmm::test {
 /// The memory of an emulated machine, which QEMU and this process both map.
 class GuestMemory {
  public:
-  /// A whole number of MiB, all zero.
+  /// All zero.
   [[nodiscard]] static Result<GuestMemory> create(ByteCount size) {
     UniqueFd file(::memfd_create("accelmm-guest", MFD_CLOEXEC));
     if (!file.valid()) return fail_errno(errno, "no file for the guest's memory");

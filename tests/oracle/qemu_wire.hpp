@@ -10,6 +10,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -41,7 +42,10 @@ class QemuWire {
   template <class Enough>
   [[nodiscard]] Result<void> exchange(std::string_view out, Enough enough) {
     const auto end = std::chrono::steady_clock::now() + patience_;
+    bool begun = false;
     while (!out.empty() || !enough(received_)) {
+      // QEMU writes each answer alone: to wake up for each would take longer than QEMU does.
+      if (begun && out.empty()) std::this_thread::sleep_for(std::chrono::microseconds(100));
       const auto left =
           std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
       if (left.count() <= 0) return fail(Errc::io_error, "QEMU does not answer in time");
@@ -56,6 +60,7 @@ class QemuWire {
         out.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
       }
       take_log();
+      begun = (fds[0].revents & POLLIN) != 0;
       if (!take(socket_.get(), received_)) return fail(Errc::io_error, "QEMU has ended");
     }
     return {};
