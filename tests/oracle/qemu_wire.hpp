@@ -24,7 +24,7 @@ namespace accelmm::test {
 ///
 /// Sending goes on while answers and log are taken in, so neither side can wait for the other for
 /// ever, however many commands are sent at once. QEMU's end, its silence, and more than `patience`
-/// for one exchange are errors.
+/// for one exchange are errors, and so is each exchange after that.
 class QemuWire {
  public:
   static constexpr std::chrono::seconds default_patience{60};
@@ -41,28 +41,8 @@ class QemuWire {
   /// Errors  io_error: as above.
   template <class Enough>
   [[nodiscard]] Result<void> exchange(std::string_view out, Enough enough) {
-    const auto end = std::chrono::steady_clock::now() + patience_;
-    bool begun = false;
-    while (!out.empty() || !enough(received_)) {
-      // QEMU writes each answer alone: to wake up for each would take longer than QEMU does.
-      if (begun && out.empty()) std::this_thread::sleep_for(std::chrono::microseconds(100));
-      const auto left =
-          std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-      if (left.count() <= 0) return fail(Errc::io_error, "QEMU does not answer in time");
-      std::array<pollfd, 2> fds{
-          pollfd{socket_.get(), static_cast<short>(out.empty() ? POLLIN : POLLIN | POLLOUT), 0},
-          pollfd{log_.get(), POLLIN, 0}};
-      if (::poll(fds.data(), fds.size(), static_cast<int>(left.count())) < 0 && errno != EINTR)
-        return fail(Errc::io_error, "poll");
-      if ((fds[0].revents & POLLOUT) != 0) {
-        const ssize_t sent = ::send(socket_.get(), out.data(), out.size(), MSG_NOSIGNAL);
-        if (sent < 0 && errno != EAGAIN) return fail(Errc::io_error, "QEMU has ended");
-        out.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
-      }
-      take_log();
-      begun = (fds[0].revents & POLLIN) != 0;
-      if (!take(socket_.get(), received_)) return fail(Errc::io_error, "QEMU has ended");
-    }
+    if (!broken_) broken_ = attempt(out, enough);
+    if (broken_) return fail(Errc::io_error, broken_);
     return {};
   }
 
@@ -73,6 +53,34 @@ class QemuWire {
   }
 
  private:
+  // Null, or why it went wrong.
+  template <class Enough>
+  [[nodiscard]] const char* attempt(std::string_view out, Enough& enough) {
+    const auto end = std::chrono::steady_clock::now() + patience_;
+    bool begun = false;
+    while (!out.empty() || !enough(received_)) {
+      // QEMU writes each answer alone: to wake up for each would take longer than QEMU does.
+      if (begun && out.empty()) std::this_thread::sleep_for(std::chrono::microseconds(100));
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      if (left.count() <= 0) return "QEMU does not answer in time";
+      std::array<pollfd, 2> fds{
+          pollfd{socket_.get(), static_cast<short>(out.empty() ? POLLIN : POLLIN | POLLOUT), 0},
+          pollfd{log_.get(), POLLIN, 0}};
+      if (::poll(fds.data(), fds.size(), static_cast<int>(left.count())) < 0 && errno != EINTR)
+        return "poll failed";
+      if ((fds[0].revents & POLLOUT) != 0) {
+        const ssize_t sent = ::send(socket_.get(), out.data(), out.size(), MSG_NOSIGNAL);
+        if (sent < 0 && errno != EAGAIN) return "QEMU has ended";
+        out.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
+      }
+      take_log();
+      begun = (fds[0].revents & POLLIN) != 0;
+      if (!take(socket_.get(), received_)) return "QEMU has ended";
+    }
+    return nullptr;
+  }
+
   void take_log() {
     if (log_.valid()) static_cast<void>(take(log_.get(), logged_));
   }
@@ -93,6 +101,7 @@ class QemuWire {
   std::chrono::milliseconds patience_;
   std::string received_;
   std::string logged_;
+  const char* broken_ = nullptr;
 };
 
 }  // namespace accelmm::test
