@@ -31,7 +31,6 @@ class AmdIommuOracle final : public Oracle {
   struct Options {
     unsigned levels = 4;  ///< 1 to 5
     ByteCount memory{std::uint64_t{64} << 20};
-    std::chrono::milliseconds patience = QemuWire::default_patience;
   };
 
   /// Errors  no_entry: not installed.  io_error: QEMU does not run.
@@ -40,8 +39,8 @@ class AmdIommuOracle final : public Oracle {
       return fail(Errc::invalid_argument, "not so many levels of AMD IOMMU tables");
     auto machine = DmaMachine::start({.iommu = "amd-iommu",
                                       .traces = {"amdvi_translation_result"},
-                                      .memory = options.memory,
-                                      .patience = options.patience});
+
+                                      .memory = options.memory});
     if (!machine) return fail(machine.error());
     std::unique_ptr<AmdIommuOracle> oracle(new AmdIommuOracle(options.levels, std::move(*machine)));
     oracle->enable();
@@ -51,6 +50,7 @@ class AmdIommuOracle final : public Oracle {
   [[nodiscard]] std::uint64_t base() const override { return DmaMachine::tables_base; }
   [[nodiscard]] std::span<std::byte> memory() override { return machine_.memory().subspan(base()); }
   [[nodiscard]] pid_t pid() const { return machine_.pid(); }
+  [[nodiscard]] QemuWire& wire() { return machine_.wire(); }
 
   [[nodiscard]] Result<std::vector<std::optional<OracleAnswer>>> translate(
       std::uint64_t root, std::span<const std::uint64_t> addresses, Access wanted) override {

@@ -40,7 +40,7 @@ class AmdIommuOracleTest : public OracleTest<AmdIommuOracle>,
                            public testing::WithParamInterface<unsigned> {
  protected:
   void SetUp() override {
-    open({.levels = GetParam()});
+    open(GetParam());
     if (oracle_ != nullptr) tree_.emplace(*oracle_, GetParam(), link);
   }
   [[nodiscard]] std::uint64_t root() const { return tree_->root(); }

@@ -45,7 +45,6 @@ class DmaMachine {
     std::string iommu;                ///< the -device, with its properties
     std::vector<std::string> traces;  ///< the events that name a device and what became of it
     ByteCount memory;
-    std::chrono::milliseconds patience = QemuWire::default_patience;
   };
 
   struct Dma {
@@ -68,6 +67,7 @@ class DmaMachine {
   /// The guest's memory from bus address 0.
   [[nodiscard]] std::span<std::byte> memory() const { return memory_.bytes(); }
   [[nodiscard]] pid_t pid() const { return process_.pid(); }
+  [[nodiscard]] QemuWire& wire() { return wire_; }
 
   /// Writes a register of 8 bytes, before the next DMA.
   void write_register(std::uint64_t address, std::uint64_t value) {
@@ -91,12 +91,8 @@ class DmaMachine {
   static constexpr std::uint64_t edu_command = 0x98;
   static constexpr std::uint64_t edu_buffer = 0x4'0000;
 
-  DmaMachine(GuestMemory memory, QemuProcess process, QemuWire wire,
-             std::chrono::milliseconds patience)
-      : memory_(std::move(memory)),
-        process_(std::move(process)),
-        wire_(std::move(wire)),
-        patience_(patience) {}
+  DmaMachine(GuestMemory memory, QemuProcess process, QemuWire wire)
+      : memory_(std::move(memory)), process_(std::move(process)), wire_(std::move(wire)) {}
 
   static std::uint64_t registers(std::size_t device) {
     constexpr std::uint64_t window = 0xC000'0000;
@@ -124,7 +120,6 @@ class DmaMachine {
   GuestMemory memory_;
   QemuProcess process_;
   QemuWire wire_;
-  std::chrono::milliseconds patience_;
   std::string before_;  // commands that wait to be sent
   std::optional<std::pair<DmaDirection, unsigned>> chosen_;
 };
@@ -194,7 +189,7 @@ inline Result<DmaMachine> DmaMachine::start(const Options& options) {
   theirs.reset();
   log_end.reset();
   DmaMachine machine(std::move(*memory), std::move(*process),
-                     QemuWire(std::move(ours), std::move(log), options.patience), options.patience);
+                     QemuWire(std::move(ours), std::move(log)));
   machine.configure_devices();
   if (auto sent = machine.send(); !sent) {
     std::fprintf(stderr, "%s\n", machine.process_.last_words().c_str());
@@ -254,7 +249,7 @@ inline Result<std::string> DmaMachine::send() {
 
 // A device's command loses its lowest bit when the DMA is done.
 inline Result<void> DmaMachine::wait_for(std::size_t device) {
-  const auto end = std::chrono::steady_clock::now() + patience_;
+  const auto end = std::chrono::steady_clock::now() + wire_.patience();
   while (std::chrono::steady_clock::now() < end) {
     before_ += "readq " + to_hex(registers(device) + edu_command) + "\n";
     const auto answer = send();

@@ -49,6 +49,8 @@ class GdbStub {
     return stub;
   }
 
+  [[nodiscard]] QemuWire& wire() { return wire_; }
+
   /// Errors  io_error: no such register, or no answer.
   [[nodiscard]] Result<void> set_register(const std::string& name, std::uint64_t value) {
     const auto number = numbers_.find(name);

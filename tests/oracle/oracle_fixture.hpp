@@ -8,23 +8,37 @@
 #include <accelmm/access.hpp>
 
 #include <cstdint>
+#include <cstring>
+#include <map>
 #include <memory>
-#include <string>
+#include <optional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 namespace accelmm::test {
 
-/// A test with an oracle of its own, skipped where QEMU is not installed.
+/// A test that finds all tables zero, skipped where QEMU is not installed.
+///
+/// The tests of a suite share the oracle for each number of levels: starting QEMU takes longer than
+/// a test.
 template <class AnOracle>
 class OracleTest : public testing::Test {
  protected:
-  void open(const typename AnOracle::Options& options) {
-    auto created = AnOracle::create(options);
-    if (!created && created.error().code == Errc::no_entry) GTEST_SKIP() << created.error().what;
-    ASSERT_TRUE(created) << created.error().what;
-    oracle_ = std::move(*created);
+  static void TearDownTestSuite() { oracles().clear(); }
+
+  void open(unsigned levels) {
+    auto& oracle = oracles()[levels];
+    if (oracle == nullptr) {
+      auto created = AnOracle::create({.levels = levels, .memory = ByteCount(16 << 20)});
+      if (!created && created.error().code == Errc::no_entry) GTEST_SKIP() << created.error().what;
+      ASSERT_TRUE(created) << created.error().what;
+      oracle = std::move(*created);
+    }
+    oracle_ = oracle.get();
+    std::memset(oracle_->memory().data(), 0, oracle_->memory().size());
   }
 
   /// What reading and writing at an address find.
@@ -56,7 +70,13 @@ class OracleTest : public testing::Test {
     return testing::AssertionSuccess();
   }
 
-  std::unique_ptr<AnOracle> oracle_;
+  AnOracle* oracle_ = nullptr;
+
+ private:
+  static std::map<unsigned, std::unique_ptr<AnOracle>>& oracles() {
+    static std::map<unsigned, std::unique_ptr<AnOracle>> all;
+    return all;
+  }
 };
 
 }  // namespace accelmm::test

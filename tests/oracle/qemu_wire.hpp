@@ -27,11 +27,8 @@ namespace accelmm::test {
 /// for one exchange are errors, and so is each exchange after that.
 class QemuWire {
  public:
-  static constexpr std::chrono::seconds default_patience{60};
-
-  explicit QemuWire(UniqueFd socket, UniqueFd log = {},
-                    std::chrono::milliseconds patience = default_patience)
-      : socket_(std::move(socket)), log_(std::move(log)), patience_(patience) {
+  explicit QemuWire(UniqueFd socket, UniqueFd log = {})
+      : socket_(std::move(socket)), log_(std::move(log)) {
     for (const int fd : {socket_.get(), log_.get()})
       if (fd >= 0) ::fcntl(fd, F_SETFL, O_NONBLOCK);
   }
@@ -45,6 +42,9 @@ class QemuWire {
     if (broken_) return fail(Errc::io_error, broken_);
     return {};
   }
+
+  [[nodiscard]] std::chrono::milliseconds patience() const { return patience_; }
+  void set_patience(std::chrono::milliseconds patience) { patience_ = patience; }
 
   /// All that QEMU has logged and nobody has taken yet.
   [[nodiscard]] std::string take_logged() {
@@ -98,7 +98,7 @@ class QemuWire {
 
   UniqueFd socket_;
   UniqueFd log_;
-  std::chrono::milliseconds patience_;
+  std::chrono::milliseconds patience_ = std::chrono::seconds(60);
   std::string received_;
   std::string logged_;
   const char* broken_ = nullptr;

@@ -33,12 +33,11 @@ class RiscvOracle final : public Oracle {
   [[nodiscard]] static Result<std::unique_ptr<RiscvOracle>> create(const Options& options) {
     if (options.levels < 3 || options.levels > 5)
       return fail(Errc::invalid_argument, "no such RISC-V tables");
-    auto machine =
-        StoppedMachine::start({.program = "qemu-system-riscv64",
-                               .machine = "virt",  // its firmware is no matter: the CPU never runs
-                               .cpu = "rv64,svnapot=on,pmp=off",
-                               .architecture = "riscv",
-                               .memory = options.memory});
+    auto machine = StoppedMachine::start({.program = "qemu-system-riscv64",
+                                          .machine = "virt,firmware=none",
+                                          .cpu = "rv64,svnapot=on,pmp=off",
+                                          .architecture = "riscv",
+                                          .memory = options.memory});
     if (!machine) return fail(machine.error());
     std::unique_ptr<RiscvOracle> oracle(new RiscvOracle(options.levels, std::move(*machine)));
     const bool user = options.privilege == RiscvPrivilege::user;

@@ -31,7 +31,7 @@ class RiscvOracleTest : public OracleTest<RiscvOracle>,
                         public testing::WithParamInterface<unsigned> {
  protected:
   void SetUp() override {
-    open({.levels = GetParam()});
+    open(GetParam());
     if (oracle_ != nullptr) tree_.emplace(*oracle_, GetParam(), link);
   }
   [[nodiscard]] std::uint64_t root() const { return tree_->root(); }
@@ -123,17 +123,20 @@ TEST_P(RiscvOracleTest, AgreesWithANaiveWriterOnRandomAddresses) {
   }
 }
 
-class RiscvSupervisorTest : public OracleTest<RiscvOracle> {};
-
-TEST_F(RiscvSupervisorTest, UsesPagesOfAnyone) {
-  open({.levels = 3, .privilege = RiscvPrivilege::supervisor});
-  if (oracle_ == nullptr) return;
-  NaiveTree tree(*oracle_, 3, link);
-  const std::vector<Expectation> expected{{0x4020'1abc, OracleAnswer{0x12'3456'7abc, 0}}};
-  tree.store(tree.word(0x4020'1000, 0), 0x0000'0004'8D15'9CD7);
-  EXPECT_TRUE(compare(*oracle_, tree.root(), expected, Access::read_write));
-  tree.store(tree.word(0x4020'1000, 0), 0x0000'0004'8D15'9CC7);
-  EXPECT_TRUE(compare(*oracle_, tree.root(), expected, Access::read_write));
+TEST_P(RiscvOracleTest, OnlyASupervisorUsesPagesWithoutU) {
+  const auto created = RiscvOracle::create({.levels = GetParam(),
+                                            .privilege = RiscvPrivilege::supervisor,
+                                            .memory = ByteCount(16 << 20)});
+  ASSERT_TRUE(created) << created.error().what;
+  const std::uint64_t leaf = tree_->word(0x4020'1000, 0);
+  const std::vector<Expectation> mapped{{0x4020'1abc, OracleAnswer{0x12'3456'7abc, 0}}};
+  const std::vector<Expectation> fault{{0x4020'1abc, std::nullopt}};
+  for (const std::uint64_t word : {0x0000'0004'8D15'9CD7ULL, 0x0000'0004'8D15'9CC7ULL}) {
+    tree_->store(leaf, word);
+    std::ranges::copy(oracle_->memory().first(1 << 20), (*created)->memory().begin());
+    EXPECT_TRUE(compare(**created, root(), mapped, Access::read_write));
+    EXPECT_TRUE(compare(*oracle_, root(), (word & user) != 0 ? mapped : fault));
+  }
 }
 
 }  // namespace

@@ -30,7 +30,6 @@ class StoppedMachine {
     std::string cpu;
     std::string architecture;  ///< as gdb names it
     ByteCount memory;
-    std::chrono::milliseconds patience = QemuWire::default_patience;
   };
 
   /// Errors  no_entry: the program is not installed.  io_error: it does not run.
@@ -68,8 +67,7 @@ class StoppedMachine {
     auto process = QemuProcess::start(*program, arguments, inherited);
     if (!process) return fail(process.error());
     theirs.reset();
-    auto stub =
-        GdbStub::connect(QemuWire(std::move(ours), {}, options.patience), options.architecture);
+    auto stub = GdbStub::connect(QemuWire(std::move(ours)), options.architecture);
     if (!stub) {
       std::fprintf(stderr, "%s\n", process->last_words().c_str());
       return fail(stub.error());

@@ -23,7 +23,6 @@ class VtdOracle final : public Oracle {
   struct Options {
     unsigned levels = 4;  ///< 3 or 4
     ByteCount memory{std::uint64_t{64} << 20};
-    std::chrono::milliseconds patience = QemuWire::default_patience;
   };
 
   /// Errors  no_entry: not installed.  io_error: QEMU does not run.  not_supported: 5 levels.
@@ -33,8 +32,8 @@ class VtdOracle final : public Oracle {
       return fail(Errc::invalid_argument, "no such VT-d tables");
     auto machine = DmaMachine::start({.iommu = "intel-iommu,aw-bits=48",
                                       .traces = {"vtd_dmar_translate", "vtd_dmar_fault"},
-                                      .memory = options.memory,
-                                      .patience = options.patience});
+
+                                      .memory = options.memory});
     if (!machine) return fail(machine.error());
     std::unique_ptr<VtdOracle> oracle(new VtdOracle(options.levels, std::move(*machine)));
     oracle->enable();
@@ -44,6 +43,7 @@ class VtdOracle final : public Oracle {
   [[nodiscard]] std::uint64_t base() const override { return DmaMachine::tables_base; }
   [[nodiscard]] std::span<std::byte> memory() override { return machine_.memory().subspan(base()); }
   [[nodiscard]] pid_t pid() const { return machine_.pid(); }
+  [[nodiscard]] QemuWire& wire() { return machine_.wire(); }
 
   /// Errors  invalid_argument besides: an address at which DMA is an interrupt, on any PC.
   [[nodiscard]] Result<std::vector<std::optional<OracleAnswer>>> translate(

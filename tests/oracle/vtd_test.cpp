@@ -24,7 +24,7 @@ std::uint64_t link(std::uint64_t table, unsigned /*level*/) {
 class VtdOracleTest : public OracleTest<VtdOracle>, public testing::WithParamInterface<unsigned> {
  protected:
   void SetUp() override {
-    open({.levels = GetParam()});
+    open(GetParam());
     if (oracle_ != nullptr) tree_.emplace(*oracle_, GetParam(), link);
   }
   [[nodiscard]] std::uint64_t root() const { return tree_->root(); }

@@ -23,7 +23,6 @@ class X86Oracle final : public Oracle {
   struct Options {
     unsigned levels = 4;  ///< 4 or 5
     ByteCount memory{std::uint64_t{64} << 20};
-    std::chrono::milliseconds patience = QemuWire::default_patience;
   };
 
   /// Errors  no_entry: not installed.  io_error: QEMU does not run.
@@ -34,8 +33,7 @@ class X86Oracle final : public Oracle {
                                           .machine = "pc",
                                           .cpu = "max",
                                           .architecture = "i386",
-                                          .memory = options.memory,
-                                          .patience = options.patience});
+                                          .memory = options.memory});
     if (!machine) return fail(machine.error());
     std::unique_ptr<X86Oracle> oracle(new X86Oracle(options.levels, std::move(*machine)));
     if (auto set = oracle->start_paging(); !set) return fail(set.error());
@@ -46,6 +44,7 @@ class X86Oracle final : public Oracle {
   [[nodiscard]] std::uint64_t base() const override { return 0x10'0000; }
   [[nodiscard]] std::span<std::byte> memory() override { return machine_.memory().subspan(base()); }
   [[nodiscard]] pid_t pid() const { return machine_.pid(); }
+  [[nodiscard]] QemuWire& wire() { return machine_.stub().wire(); }
 
   [[nodiscard]] Result<std::vector<std::optional<OracleAnswer>>> translate(
       std::uint64_t root, std::span<const std::uint64_t> addresses, Access wanted) override {
