@@ -81,8 +81,8 @@ TEST_P(RiscvOracleTest, AWrongBitAnywhereChangesTheAnswer) {
   write_napot(0x4021'0000, 0x8000'0004'8D1A'20D7);
   tree_->store(tree_->word(middle, 1), 0x0000'0004'8D18'00D7);
   tree_->store(tree_->word(huge, 2), 0x0000'02AC'0000'00D7);
-  // V, R, W, U, the lowest and highest bits of the page number, N
-  for (const unsigned bit : {0U, 1U, 2U, 4U, 10U, 20U, 53U, 63U})
+  // V, R, W, U, bits of the page number, PBMT, N
+  for (const unsigned bit : {0U, 1U, 2U, 4U, 10U, 20U, 53U, 61U, 62U, 63U})
     EXPECT_TRUE(notices(*tree_, tree_->word(small, 0), bit, small));
   for (const unsigned bit : {0U, 1U, 2U, 4U, 13U, 14U, 53U, 63U})
     EXPECT_TRUE(notices(*tree_, tree_->word(group, 0), bit, group));
