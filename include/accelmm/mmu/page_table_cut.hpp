@@ -154,7 +154,10 @@ class LeafRemover {
     const std::uint32_t count =
         static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) - (va >> F::shift(hop))) + 1;
     std::uint32_t live = count;
-    if (coverage_ != Coverage::whole && memory_.template any_empty<Word>(table, first, count))
+    // Of a dual entry, each table maps only a part.
+    constexpr bool is_alone = hop == 0 || !G::is_dual(F::parent(hop));
+    if ((coverage_ != Coverage::whole || !is_alone) &&
+        memory_.template any_empty<Word>(table, first, count))
       live = count_live(table, first, count);
     if (live == 0) return {Alive::yes, Contents::zero};
     if (live >= stale_from<F>(hop) && memory_.retire(table, live))

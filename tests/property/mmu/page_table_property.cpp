@@ -122,7 +122,7 @@ class RandomTree {
         va = (va & ~(leaf - 1)) | (bus & (leaf - 1));
       }
       if (va < begin || va + length > begin + window_pages * page) continue;
-      if (dice_.roll(16) == 0 || tree_.model().mapped(va, va + length) == 0) return va;
+      if (dice_.roll(100) == 0 || tree_.model().mapped(va, va + length) == 0) return va;
     }
     return 0;
   }
