@@ -105,6 +105,45 @@ TEST_P(NaiveWalkers, SeeEachPlantedWrongBit) {
 INSTANTIATE_TEST_SUITE_P(EachFormat, NaiveWalkers, ::testing::ValuesIn(encodings()),
                          [](const auto& each) { return each.param.name; });
 
+// Links of these formats have permissions too: what one of them lacks is lacking.
+TEST(NaiveWalkersOfLinks, AllowWhatIsAllowedOnTheWholeWay) {
+  struct Case {
+    Encoding encoding;
+    std::uint64_t taken;  ///< bits cleared in a link
+    std::optional<Allowed> left;
+  };
+  const std::uint64_t amd_read = 1ULL << 61;
+  const std::uint64_t amd_write = 1ULL << 62;
+  for (const Case& each : {
+           Case{x86_64_encoding(4), 2, Allowed::read},
+           Case{x86_64_encoding(5), 4, std::nullopt},
+           Case{vtd_second_stage_encoding(4), 2, Allowed::read},
+           Case{vtd_second_stage_encoding(4), 1, Allowed::write},
+           Case{vtd_second_stage_encoding(4), 3, std::nullopt},
+           Case{amd_iommu_v1_encoding(4), amd_write, Allowed::read},
+           Case{amd_iommu_v1_encoding(4), amd_read, Allowed::write},
+           Case{amd_iommu_v1_encoding(4), amd_read | amd_write, std::nullopt},
+       }) {
+    const Encoding& encoding = each.encoding;
+    std::vector<std::byte> memory(std::size_t{1} << 20);
+    RandomTables tables(encoding, memory, base);
+    const LeafKind kind = encoding.leaves.front();
+    ASSERT_TRUE(tables.map({0x5000, 0x1234'5000, kind, Allowed::both}));
+    const Read read = [&](std::uint64_t where, unsigned bytes) {
+      return tables.read(where, bytes);
+    };
+    for (unsigned hop = 0; hop < kind.hop; ++hop) {
+      const auto place = *tables.place_of(hop, 0x5000);
+      const std::uint64_t word = tables.read(place, 8);
+      tables.write(place, word & ~each.taken);
+      const auto found = naive_walk(encoding.format, encoding.levels, read, tables.root(), 0x5000);
+      const auto allowed = found ? std::optional(found->allowed) : std::nullopt;
+      EXPECT_EQ(allowed, each.left) << encoding.name << ", hop " << hop;
+      tables.write(place, word);
+    }
+  }
+}
+
 // Pages of 48 MiB (or 40) keep their number and their offset; only where they begin changes.
 TEST(NaiveGaudi2Hmmu, FindsPagesThatAreNoPowerOfTwo) {
   constexpr std::uint64_t memory_begin = 0x1001'0000'0000'0000;
