@@ -135,6 +135,26 @@ TEST(GoldenWords, OfNothingAreRefusedByTheNaiveWalkers) {
   }
 }
 
+// Both tables of a dual link are there: what the entry of the large page says of the small one.
+TEST(GoldenWords, OfHopperHideTheSmallPageWhereTheLargeOneIsInvalidButNotZero) {
+  const Encoding encoding = nvidia_hopper_encoding();
+  GoldenWord hopper{};
+  hopper.format = Format::nvidia_hopper;
+  hopper.levels = encoding.levels;
+  const NaiveAnswer small{0x1234'5000, 4 * kib, Allowed::both};
+  const NaiveAnswer large{0x5678'0000, 64 * kib, Allowed::both};
+  Words words;
+  put(words, encoding, 6, 0, 0, encoding.leaf_word({6, 4 * kib}, 0x1234'5000, Allowed::both));
+  for (const std::uint64_t invalid : {0x18U, 0x8U}) {  // nothing below, and sparse
+    put(words, encoding, 5, 0, 0, invalid);
+    EXPECT_EQ(walk(words, hopper, 0), std::nullopt);
+  }
+  put(words, encoding, 5, 0, 0, 0);
+  EXPECT_EQ(walk(words, hopper, 0), small);
+  put(words, encoding, 5, 0, 0, encoding.leaf_word({5, 64 * kib}, 0x5678'0000, Allowed::both));
+  EXPECT_EQ(walk(words, hopper, 0), large);
+}
+
 TEST(GoldenWords, AreTheWordsOfTheEncodings) {
   // What differs from the encoding on purpose: executable, coherent, atomic, or elsewhere.
   const std::set<std::uint64_t> variants = {0x60'0012'3456'7f47, 0x4'8d15'9cdf,  0x12'3456'7c47,

@@ -49,7 +49,6 @@ class UnicornRiscv final : public Oracle {
     write_code(code_at, load_byte);
     write_code(code_at + program_stride, store_byte);
     uc_hook hook = 0;
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-vararg)
     if (::uc_hook_add(engine_.raw(), &hook, UC_HOOK_INTR, reinterpret_cast<void*>(&on_fault), this,
                       1, 0) != UC_ERR_OK)
       return fail(Errc::io_error, "unicorn takes no hook for faults");
