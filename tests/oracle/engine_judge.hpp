@@ -60,7 +60,8 @@ class EngineJudge {
   void plant_wrong_bit() {
     const auto questions = ask(1, Access::read, Ask::mapped);
     const auto walk = tree_->walk(DeviceAddr(questions[0].address & (G::va_end - 1)));
-    const mmu::WalkStep& leaf = walk.steps().back();
+    const mmu::WalkStep& leaf =
+        *std::ranges::find(walk.steps(), mmu::EntryKind::leaf, &mmu::WalkStep::kind);
     const auto wrong = static_cast<typename F::Word>(leaf.entry ^ wrong_bits(leaf));
     store(leaf, wrong);
     EXPECT_FALSE(compare(oracle_, tree_->root().value(), questions));
@@ -69,6 +70,7 @@ class EngineJudge {
   }
 
   [[nodiscard]] std::uint64_t asked() const { return asked_; }
+  [[nodiscard]] std::uint64_t root() const { return tree_->root().value(); }
 
  private:
   static mmu::TablePool pool_over(Oracle& oracle) {
@@ -94,15 +96,15 @@ class EngineJudge {
     const std::uint64_t leaf = random_leaf();
     std::uint64_t va = somewhere() & ~(leaf - 1);
     std::uint64_t length = leaf * (1 + dice_.roll(3));
-    std::uint64_t bus = (std::uint64_t{1} << 32) + dice_.roll(1 << 12) * leaf;
+    const std::uint64_t low = F::bus_bits > 32 ? std::uint64_t{1} << 32 : std::uint64_t{1} << 20;
+    std::uint64_t bus = low + dice_.roll(1 << 10) * leaf;
     if (dice_.roll(2) == 0) {  // neighbours of small leaves before and after
       va += G::page_size * dice_.roll(4);
       bus += G::page_size * dice_.roll(4);
       length = std::min(length, leaf + (std::uint64_t{1} << 22)) + G::page_size * dice_.roll(8);
     }
     if ((va ^ bus) % leaf != 0) length = std::min(length, 700 * G::page_size);
-    if (va + length > G::va_end ||
-        (F::bus_bits < 64 && bus + length > std::uint64_t{1} << F::bus_bits))
+    if (va + length > G::va_end || bus + length - 1 > ~std::uint64_t{0} >> (64 - F::bus_bits))
       return;
     const mmu::Attributes attributes = random_attributes();
     const std::vector<Run> runs{{BusAddr(bus), ByteCount(length)}};

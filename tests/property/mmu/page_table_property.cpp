@@ -218,7 +218,7 @@ TYPED_TEST(PageTableProperty, AgreesWithTheIntervalModel) {
   using G = Geometry<TypeParam>;
   RandomTree<TypeParam> random("page_table", 256 + 2 * 16'384 / G::entries(G::last_hop));
   // The format that the model device has gets the most; the others share the engine with it.
-  const std::uint64_t share = std::is_same_v<TypeParam, Npu1> ? 1 : 10;
+  const std::uint64_t share = std::is_same_v<TypeParam, Npu1> ? 2 : 20;
   const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 100'000) / share;
   for (std::uint64_t i = 0; i < steps; ++i) {
     random.step();
