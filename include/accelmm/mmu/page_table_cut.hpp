@@ -23,6 +23,13 @@ enum class Coverage : std::uint8_t {
   cut,    ///< one of its ends lies inside a leaf
 };
 
+/// From so many words on, a table of the hop that dies is left stale: clearing it would cost more
+/// than it saves. Few words are cleared: then the whole table is known to be zero.
+template <PteFormat F>
+[[nodiscard]] constexpr std::uint32_t stale_from(unsigned hop) {
+  return Geometry<F>::entries(hop) / 4;
+}
+
 template <PteFormat F, TableMemory Memory>
 class LeafRemover {
   using G = Geometry<F>;
@@ -148,8 +155,7 @@ class LeafRemover {
     if (memory_.template any_empty<Word>(table, first, count))
       live = count_live(table, first, count);
     if (live == 0) return {Alive::yes, Contents::zero};
-    // Few words are cheaper cleared: then the whole table is known to be zero.
-    if (live >= G::entries(hop) / 4 && memory_.retire(table, live))
+    if (live >= stale_from<F>(hop) && memory_.retire(table, live))
       return {Alive::no, Contents::stale};
     memory_.template clear<Word>(table, first, count, Reach::live);
     return {memory_.leave(table, live) ? Alive::no : Alive::yes, Contents::zero};

@@ -174,9 +174,9 @@ class TablePool {
 
 static_assert(TableMemory<TablePool>);
 
-inline Table TablePool::at(BusAddr address) {
+[[gnu::always_inline]] inline Table TablePool::at(BusAddr address) {
   const std::uint64_t offset = address.value() - range_.begin.value();
-  ACCELMM_CHECK((offset & (range_.table_bytes - 1)) == 0 && offset >> table_lg2_ < capacity_);
+  ACCELMM_CHECK((offset & (range_.table_bytes - 1)) == 0 && offset < range_.size.value());
   return {address, range_.cpu_view + offset, static_cast<std::uint32_t>(offset >> table_lg2_)};
 }
 

@@ -72,6 +72,9 @@ enum class TableFault {
 };
 
 /// A few tables of 64 bytes. All of them begin as stale: full of leaves that lead nowhere.
+///
+/// Nothing is inlined: the engine asks for all that it calls at its fastest places to be, and of the
+/// model checker's atomics that would be more than a compiler bears.
 template <TableFault fault>
 class ModelTables {
   template <class T>
@@ -100,7 +103,7 @@ class ModelTables {
   std::uint64_t table_bytes() const { return words_of_each * 8; }
   BusAddr end() const { return BusAddr(begin + capacity * table_bytes()); }
 
-  Result<mmu::TableList> take(std::uint32_t count) {
+  [[gnu::noinline]] Result<mmu::TableList> take(std::uint32_t count) {
     mmu::TableList list;
     if (count == 0) return list;
     const auto chain = stack_.pop(count, next_of());
@@ -111,14 +114,14 @@ class ModelTables {
     each(list, free, held);
     return list;
   }
-  void give_back(mmu::TableList&& list) {
+  [[gnu::noinline]] void give_back(mmu::TableList&& list) {
     if (list.count == 0) return;
     each(list, held, free);
     stack_.push({list.head, list.tail}, next_of());
     list.head = list.tail = mmu::TableList::none;
     list.count = 0;
   }
-  mmu::Table pop(mmu::TableList& list) {
+  [[gnu::noinline]] mmu::Table pop(mmu::TableList& list) {
     ACCELMM_CHECK(list.count > 0);
     const std::uint32_t slot = list.head;
     move(slot, held, linked);
@@ -128,7 +131,7 @@ class ModelTables {
     const auto contents = static_cast<mmu::Contents>(static_cast<int>(slots_[slot].contents($)));
     return {address_of(slot), nullptr, slot, contents};
   }
-  void push(mmu::TableList& list, mmu::Table table, mmu::Contents contents) {
+  [[gnu::noinline]] void push(mmu::TableList& list, mmu::Table table, mmu::Contents contents) {
     Slot& slot = slots_[table.slot];
     move(table.slot, linked, held);
     if (fault == TableFault::stale_is_called_zero) contents = mmu::Contents::zero;
@@ -139,14 +142,14 @@ class ModelTables {
     if (list.count++ == 0) list.tail = table.slot;
   }
 
-  mmu::Table at(BusAddr address) {
+  [[gnu::noinline]] mmu::Table at(BusAddr address) {
     const std::uint64_t offset = address.value() - begin;
     ACCELMM_CHECK(offset % table_bytes() == 0 && offset / table_bytes() < capacity);
     return {address, nullptr, static_cast<std::uint32_t>(offset / table_bytes())};
   }
 
-  void begin_count(mmu::Table table, std::uint32_t count) { slots_[table.slot].live.begin(count); }
-  bool join(mmu::Table table, std::uint32_t count) {
+  [[gnu::noinline]] void begin_count(mmu::Table table, std::uint32_t count) { slots_[table.slot].live.begin(count); }
+  [[gnu::noinline]] bool join(mmu::Table table, std::uint32_t count) {
     auto& live = slots_[table.slot].live;
     if (fault == TableFault::join_is_in_two_steps) {
       const std::uint32_t seen = live.get();
@@ -161,7 +164,7 @@ class ModelTables {
     rl::yield(1, $);  // the caller waits until another thread has come further
     return false;
   }
-  bool leave(mmu::Table table, std::uint32_t count) {
+  [[gnu::noinline]] bool leave(mmu::Table table, std::uint32_t count) {
     auto& live = slots_[table.slot].live;
     if (fault == TableFault::leave_forgets_to_kill && live.get() == count) {
       live.begin(0);
@@ -169,39 +172,39 @@ class ModelTables {
     }
     return live.leave(count);
   }
-  bool retire(mmu::Table table, std::uint32_t count) {
+  [[gnu::noinline]] bool retire(mmu::Table table, std::uint32_t count) {
     auto& live = slots_[table.slot].live;
     if (fault != TableFault::retire_does_not_compare) return live.retire(count);
     live.kill();
     return true;
   }
-  std::uint32_t live(mmu::Table table) const { return slots_[table.slot].live.get(); }
+  [[gnu::noinline]] std::uint32_t live(mmu::Table table) const { return slots_[table.slot].live.get(); }
 
   template <class Word>
-  Word load(mmu::Table table, std::uint32_t index) const {
+  [[gnu::noinline]] Word load(mmu::Table table, std::uint32_t index) const {
     return static_cast<Word>(slots_[table.slot].words[index].load(std::memory_order_acquire));
   }
   template <class Word>
-  bool all_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
+  [[gnu::noinline]] bool all_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
     for (std::uint32_t i = first; i < first + count; ++i)
       if (plain(table, i) != 0) return false;
     return true;
   }
   template <class Word>
-  bool any_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
+  [[gnu::noinline]] bool any_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
     for (std::uint32_t i = first; i < first + count; ++i)
       if (plain(table, i) == 0) return true;
     return false;
   }
-  void fill(mmu::Table table, std::uint32_t first, std::uint32_t count, std::uint64_t word,
+  [[gnu::noinline]] void fill(mmu::Table table, std::uint32_t first, std::uint32_t count, std::uint64_t word,
             std::uint64_t step, mmu::Reach) {
     for (std::uint32_t i = first; i < first + count; ++i, word += step)
       slots_[table.slot].words[i].store(word, std::memory_order_relaxed);
   }
-  void store(mmu::Table table, std::uint32_t index, std::uint64_t word) {
+  [[gnu::noinline]] void store(mmu::Table table, std::uint32_t index, std::uint64_t word) {
     slots_[table.slot].words[index].store(word, std::memory_order_release);
   }
-  bool link(mmu::Table table, std::uint32_t index, std::uint64_t word) {
+  [[gnu::noinline]] bool link(mmu::Table table, std::uint32_t index, std::uint64_t word) {
     if (fault == TableFault::link_looks_first) {
       if (load<std::uint64_t>(table, index) != 0) return false;
       store(table, index, word);
@@ -209,7 +212,7 @@ class ModelTables {
     }
     return replace(table, index, 0, word);
   }
-  bool replace(mmu::Table table, std::uint32_t index, std::uint64_t old, std::uint64_t word) {
+  [[gnu::noinline]] bool replace(mmu::Table table, std::uint32_t index, std::uint64_t old, std::uint64_t word) {
     return slots_[table.slot].words[index].compare_exchange_strong(
         old, word,
         fault == TableFault::link_is_relaxed ? std::memory_order_relaxed
@@ -217,7 +220,7 @@ class ModelTables {
         std::memory_order_relaxed);
   }
   template <class Word>
-  void clear(mmu::Table table, std::uint32_t first, std::uint32_t count, mmu::Reach reach) {
+  [[gnu::noinline]] void clear(mmu::Table table, std::uint32_t first, std::uint32_t count, mmu::Reach reach) {
     fill(table, first, count, 0, 0, reach);
   }
   void sync() {}

@@ -5,7 +5,16 @@
 #include "property/mm/steps.hpp"
 #include "property/mmu/judged_tree.hpp"
 
+#include <accelmm/mmu/aarch64.hpp>
+#include <accelmm/mmu/amd_iommu.hpp>
+#include <accelmm/mmu/gaudi.hpp>
+#include <accelmm/mmu/hopper.hpp>
+#include <accelmm/mmu/ivpu.hpp>
 #include <accelmm/mmu/npu1.hpp>
+#include <accelmm/mmu/riscv.hpp>
+#include <accelmm/mmu/rockchip.hpp>
+#include <accelmm/mmu/vtd.hpp>
+#include <accelmm/mmu/x86_64.hpp>
 
 #include <algorithm>
 #include <array>
@@ -196,11 +205,17 @@ class RandomTree {
 template <class F>
 class PageTableProperty : public ::testing::Test {};
 
-using Formats = ::testing::Types<Npu1>;
+using Formats =
+    ::testing::Types<Npu1, Gaudi1, Gaudi2Host4k, Gaudi2Host64k, Gaudi2Dram, X86_64<4>, X86_64<5>,
+                     AArch64<12, 48>, AArch64<14, 47>, AArch64<16, 42>, RiscV<39, Svnapot::no>,
+                     RiscV<48, Svnapot::yes>, RiscV<57, Svnapot::yes>, VtdSecondStage<3>,
+                     VtdSecondStage<4>, AmdIommuV1<3>, AmdIommuV1<5>, RockchipV1, RockchipV2, Ivpu,
+                     Hopper>;
 TYPED_TEST_SUITE(PageTableProperty, Formats);
 
 TYPED_TEST(PageTableProperty, AgreesWithTheIntervalModel) {
-  RandomTree<TypeParam> random("page_table", 256);
+  using G = Geometry<TypeParam>;
+  RandomTree<TypeParam> random("page_table", 256 + 2 * 16'384 / G::entries(G::last_hop));
   const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 100'000);
   for (std::uint64_t i = 0; i < steps; ++i) {
     random.step();
