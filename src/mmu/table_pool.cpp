@@ -38,7 +38,6 @@ TablePool::TablePool(const TableRange& range, std::unique_ptr<Slot[]> slots, std
   for (std::uint32_t i = 0; i < capacity_; ++i) {
     Slot& slot = slots_[i];
     slot.next.store(i + 1, std::memory_order_relaxed);
-    slot.live.store(dead, std::memory_order_relaxed);
     slot.state = State::free;
     slot.contents = Contents::zero;
     slot.touched = false;
@@ -105,7 +104,7 @@ void TablePool::validate() const {
   for (std::uint32_t i = free_.top(); i != TableList::none;
        i = slots_[i].next.load(std::memory_order_relaxed)) {
     ACCELMM_CHECK(i < capacity_ && slots_[i].state == State::free);
-    ACCELMM_CHECK(slots_[i].live.load(std::memory_order_relaxed) == dead);
+    ACCELMM_CHECK(slots_[i].live.is_dead());
     ++chained;
     ACCELMM_CHECK(chained <= capacity_ - tables_in_use());
     ACCELMM_CHECK(slots_[i].contents == Contents::stale || !slots_[i].touched || is_zero(i));

@@ -46,7 +46,7 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
       return fail(Errc::address_in_use, "device addresses are mapped already");
   }
   detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(va, runs));
-  if (const auto counted = look.count(root_); !counted) return counted;
+  if (const auto counted = look.count(root_, range->end.value()); !counted) return counted;
   auto tables = memory_->take(look.missing() + look.shared());
   if (!tables) return fail(tables.error());
   write(*range, runs, *bits, *tables);
@@ -210,7 +210,8 @@ Result<Prepared<F, Memory>> PageTable<F, Memory>::prepare(Range<DeviceAddr> rang
     const std::uint64_t off = G::span(hop);
     const std::array<Run, 1> run{Run{BusAddr(range.begin.value() + off), range.size()}};
     detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(range.begin, run));
-    if (const auto counted = look.count(root_); !counted) return fail(counted.error());
+    if (const auto counted = look.count(root_, range.end.value()); !counted)
+      return fail(counted.error());
     most += look.missing() + look.shared();
   }
   auto tables = memory_->take(most);

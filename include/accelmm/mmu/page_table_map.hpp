@@ -65,8 +65,9 @@ class MissingTables {
  public:
   MissingTables(Memory& memory, RunCursor<F> cursor) : memory_(memory), cursor_(cursor) {}
 
+  /// `end` is where the runs end: a table is shared that they do not cover up to its own end.
   /// Errors  address_in_use: something is mapped there.
-  [[nodiscard]] Result<void> count(Table root) { return count_in<0>(root, G::va_end); }
+  [[nodiscard]] Result<void> count(Table root, std::uint64_t end) { return count_in<0>(root, end); }
 
   [[nodiscard]] std::uint32_t missing() const { return missing_; }
   /// Tables that exist, but only as long as others leave something in them.

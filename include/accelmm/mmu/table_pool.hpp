@@ -3,6 +3,7 @@
 
 #include <accelmm/check.hpp>
 #include <accelmm/error.hpp>
+#include <accelmm/mmu/live_count.hpp>
 #include <accelmm/mmu/table_memory.hpp>
 #include <accelmm/mmu/table_sink.hpp>
 #include <accelmm/mmu/table_stack.hpp>
@@ -72,18 +73,17 @@ class TablePool {
 
   [[nodiscard]] Table at(BusAddr address);
 
-  void begin_count(Table table, std::uint32_t count) {
-    slots_[table.slot].live.store(count, std::memory_order_relaxed);
+  void begin_count(Table table, std::uint32_t count) { slots_[table.slot].live.begin(count); }
+  [[nodiscard]] bool join(Table table, std::uint32_t count) {
+    return slots_[table.slot].live.join(count);
   }
-  [[nodiscard]] bool join(Table table, std::uint32_t count);
-  [[nodiscard]] bool leave(Table table, std::uint32_t count);
+  [[nodiscard]] bool leave(Table table, std::uint32_t count) {
+    return slots_[table.slot].live.leave(count);
+  }
   [[nodiscard]] bool retire(Table table, std::uint32_t count) {
-    return slots_[table.slot].live.compare_exchange_strong(count, dead, std::memory_order_acq_rel,
-                                                           std::memory_order_relaxed);
+    return slots_[table.slot].live.retire(count);
   }
-  [[nodiscard]] std::uint32_t live(Table table) const {
-    return slots_[table.slot].live.load(std::memory_order_relaxed);
-  }
+  [[nodiscard]] std::uint32_t live(Table table) const { return slots_[table.slot].live.get(); }
 
   template <class Word>
   [[nodiscard]] Word load(Table table, std::uint32_t index) const {
@@ -132,13 +132,10 @@ class TablePool {
   void validate() const;
 
  private:
-  // What live holds while a table is in no tree: nobody can join it.
-  static constexpr std::uint32_t dead = TableList::none;
-
   enum class State : std::uint8_t { free, held, linked };
   struct Slot {
     std::atomic<std::uint32_t> next;
-    std::atomic<std::uint32_t> live;
+    LiveCountOf<std::atomic<std::uint32_t>> live;
     State state;
     Contents contents;
     bool touched;  // its memory was used: reading other memory would populate sparse files
@@ -183,28 +180,6 @@ static_assert(TableMemory<TablePool>);
   return {address, range_.cpu_view + offset, static_cast<std::uint32_t>(offset >> table_lg2_)};
 }
 
-inline bool TablePool::join(Table table, std::uint32_t count) {
-  std::atomic<std::uint32_t>& live = slots_[table.slot].live;
-  std::uint32_t seen = live.load(std::memory_order_relaxed);
-  do {
-    if (seen == dead) return false;
-  } while (!live.compare_exchange_weak(seen, seen + count, std::memory_order_acq_rel,
-                                       std::memory_order_relaxed));
-  return true;
-}
-
-inline bool TablePool::leave(Table table, std::uint32_t count) {
-  std::atomic<std::uint32_t>& live = slots_[table.slot].live;
-  std::uint32_t seen = live.load(std::memory_order_relaxed);
-  std::uint32_t left = 0;
-  do {
-    ACCELMM_CHECK(seen != dead && seen >= count);
-    left = seen == count ? dead : seen - count;
-  } while (!live.compare_exchange_weak(seen, left, std::memory_order_acq_rel,
-                                       std::memory_order_relaxed));
-  return left == dead;
-}
-
 inline Table TablePool::pop(TableList& list) {
   ACCELMM_CHECK(list.count > 0);
   const std::uint32_t slot = list.head;
@@ -223,7 +198,7 @@ inline void TablePool::push(TableList& list, Table table, Contents contents) {
   ACCELMM_CHECK(slot.state == State::linked);
   slot.state = State::held;
   slot.contents = contents;
-  slot.live.store(dead, std::memory_order_relaxed);
+  slot.live.kill();
   slot.next.store(list.head, std::memory_order_relaxed);
   list.head = table.slot;
   if (list.count++ == 0) list.tail = table.slot;
