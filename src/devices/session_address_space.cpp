@@ -105,6 +105,7 @@ Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retir
 
 void SessionAddressSpace::invalidated(std::shared_ptr<Retired> retired, Result<void> result) {
   const auto point = retired->point;
+  if (result && !point) forgotten_.emplace(retired->invalidation);
   if (result)
     retired->release();
   else

@@ -126,6 +126,12 @@ class PageTable {
   /// Errors  as map().
   [[nodiscard]] Result<Prepared<F, Memory>> prepare(Range<DeviceAddr> range, Attributes attributes);
 
+  /// Takes all tables that a map of these runs may need, whatever is mapped there now: what is there
+  /// is unmapped between this and commit().
+  /// Errors  as map(), but not address_in_use.
+  [[nodiscard]] Result<Prepared<F, Memory>> prepare_over(DeviceAddr va, std::span<const Run> runs,
+                                                         Attributes attributes);
+
   /// Maps into a prepared range. Cannot fail, takes no memory.
   /// Pre: the runs are whole pages that the format's bus addresses hold and fill the range
   ///      (checked); nothing was mapped there meanwhile.
@@ -156,6 +162,13 @@ class PageTable {
   /// Errors  invalid_argument: no range of pages. no_memory, not_supported: as unmap().
   template <class BreakNow = NeverBreaks>
   [[nodiscard]] Result<void> split(Range<DeviceAddr> range, BreakNow break_now = {});
+
+  /// The same with tables taken beforehand: what is used is taken off `tables`.
+  /// Pre: for each end of the range, one table for each hop below that of the leaf it cuts (checked).
+  /// Errors  invalid_argument, not_supported: as above.
+  template <class BreakNow = NeverBreaks>
+  [[nodiscard]] Result<void> split(Range<DeviceAddr> range, TableList& tables,
+                                   BreakNow break_now = {});
 
   /// Replaces small leaves that lie in the range by larger ones where they map neighbouring memory
   /// alike. The caller invalidates the range, and releases the tables that were saved.
@@ -211,6 +224,9 @@ class PageTable {
                                                        BreakNow& break_now);
   template <class BreakNow>
   [[nodiscard]] Result<void> split_at_ends(Range<DeviceAddr> range, BreakNow& break_now);
+  template <class BreakNow>
+  [[nodiscard]] Result<void> split_with(Range<DeviceAddr> range, TableList& tables,
+                                        BreakNow& break_now);
   [[nodiscard]] Range<DeviceAddr> grown_to_leaves(Range<DeviceAddr> range) const;
 
   Memory* memory_;

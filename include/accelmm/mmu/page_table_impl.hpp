@@ -115,6 +115,21 @@ Result<Prepared<F, Memory>> PageTable<F, Memory>::prepare(Range<DeviceAddr> rang
 }
 
 template <PteFormat F, TableMemory Memory>
+Result<Prepared<F, Memory>> PageTable<F, Memory>::prepare_over(DeviceAddr va,
+                                                               std::span<const Run> runs,
+                                                               Attributes attributes) {
+  const auto range = check_runs<F>(va, runs);
+  if (!range) return fail(range.error());
+  const auto bits = F::leaf_bits(attributes);
+  if (!bits) return fail(bits.error());
+  detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(va, runs));
+  look.count_all();
+  auto tables = memory_->take(look.missing());
+  if (!tables) return fail(tables.error());
+  return Prepared<F, Memory>(*memory_, *range, *bits, std::move(*tables));
+}
+
+template <PteFormat F, TableMemory Memory>
 void PageTable<F, Memory>::commit(Prepared<F, Memory>&& prepared, std::span<const Run> runs) {
   const auto range = check_runs<F>(prepared.range_.begin, runs);
   ACCELMM_CHECK(range && *range == prepared.range_);
@@ -137,11 +152,11 @@ Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, Ra
   const auto settled = settle_edges(range, rule, break_now);
   if (!settled) return fail(settled.error());
   TableList gone;
-  detail::LeafRemover<F, Memory>(*memory_, gone)
-      .remove(root_, settled->begin.value(), settled->end.value());
+  detail::LeafRemover<F, Memory> remover(*memory_, gone);
+  remover.remove(root_, settled->begin.value(), settled->end.value());
   memory_->sync();
   if (gone.count != 0) tables_.fetch_sub(gone.count, std::memory_order_relaxed);
-  return Detached<Memory>(*memory_, *settled, std::move(gone));
+  return Detached<Memory>(*memory_, *settled, std::move(gone), remover.first_hop());
 }
 
 template <PteFormat F, TableMemory Memory>
@@ -167,6 +182,16 @@ Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, BreakNow break
 
 template <PteFormat F, TableMemory Memory>
 template <class BreakNow>
+Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, TableList& tables,
+                                         BreakNow break_now) {
+  if (const auto checked = check_range(range); !checked) return checked;
+  if (F::breaks_before_make && std::is_same_v<BreakNow, NeverBreaks>)
+    return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
+  return split_with(range, tables, break_now);
+}
+
+template <PteFormat F, TableMemory Memory>
+template <class BreakNow>
 Result<Detached<Memory>> PageTable<F, Memory>::merge(Range<DeviceAddr> range, BreakNow break_now) {
   static_assert(!F::breaks_before_make || !std::is_same_v<BreakNow, NeverBreaks>,
                 "this format needs a device to forget an entry before its size changes");
@@ -176,7 +201,7 @@ Result<Detached<Memory>> PageTable<F, Memory>::merge(Range<DeviceAddr> range, Br
       .merge(root_, range.begin.value(), range.end.value());
   memory_->sync();
   tables_.fetch_sub(gone.count, std::memory_order_relaxed);
-  return Detached<Memory>(*memory_, range, std::move(gone));
+  return Detached<Memory>(*memory_, range, std::move(gone), 0);
 }
 
 template <PteFormat F, TableMemory Memory>
@@ -232,13 +257,21 @@ Result<void> PageTable<F, Memory>::split_at_ends(Range<DeviceAddr> range, BreakN
     return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
   auto fresh = memory_->take(2 * (F::hops - 1));
   if (!fresh) return fail(fresh.error());
-  const std::uint32_t before = fresh->count;
-  detail::LeafSplitter<F, Memory, BreakNow> splitter(*memory_, *fresh, break_now);
+  const auto done = split_with(range, *fresh, break_now);
+  memory_->give_back(std::move(*fresh));
+  return done;
+}
+
+template <PteFormat F, TableMemory Memory>
+template <class BreakNow>
+Result<void> PageTable<F, Memory>::split_with(Range<DeviceAddr> range, TableList& tables,
+                                              BreakNow& break_now) {
+  const std::uint32_t before = tables.count;
+  detail::LeafSplitter<F, Memory, BreakNow> splitter(*memory_, tables, break_now);
   auto done = splitter.split(root_, range.begin.value());
   if (done && range.end.value() < G::va_end) done = splitter.split(root_, range.end.value());
   memory_->sync();
-  tables_.fetch_add(before - fresh->count, std::memory_order_relaxed);
-  memory_->give_back(std::move(*fresh));
+  tables_.fetch_add(before - tables.count, std::memory_order_relaxed);
   return done;
 }
 
@@ -250,7 +283,7 @@ Detached<Memory> PageTable<F, Memory>::detach_all() {
   ACCELMM_CHECK(gone.count == tables());
   tables_.store(0, std::memory_order_relaxed);
   root_ = Table{};
-  return Detached<Memory>(*memory_, {DeviceAddr(0), DeviceAddr(G::va_end)}, std::move(gone));
+  return Detached<Memory>(*memory_, {DeviceAddr(0), DeviceAddr(G::va_end)}, std::move(gone), 0);
 }
 
 template <PteFormat F, TableMemory Memory>
