@@ -20,6 +20,17 @@ struct ByBegin {
   bool operator()(DeviceAddr va, const Piece& piece) const { return va < piece.range.begin; }
 };
 
+// The sizes of leaves of which one may lie in a range.
+std::uint64_t fitting(std::uint64_t sizes, Range<DeviceAddr> range) {
+  for (; sizes != 0; sizes &= ~std::bit_floor(sizes)) {
+    const std::uint64_t size = std::bit_floor(sizes);
+    const std::uint64_t into = range.begin.value() & (size - 1);
+    const std::uint64_t skipped = into == 0 ? 0 : size - into;
+    if (range.size().value() >= size && range.size().value() - size >= skipped) break;
+  }
+  return sizes;
+}
+
 // Bytes that two ranges have in common.
 std::uint64_t overlap(Range<DeviceAddr> a, Range<DeviceAddr> b) {
   if (!a.overlaps(b)) return 0;
@@ -239,12 +250,13 @@ void Books::cut(DeviceAddr at, PieceChain& spares) {
   if (piece == nullptr || piece->range.begin == at) return;
   Piece* const rest = spares.pop();
   // What the cut left of a large leaf may have any smaller size.
-  piece->leaf_sizes |= std::bit_floor(piece->leaf_sizes) - 1;
+  const std::uint64_t sizes = piece->leaf_sizes | (std::bit_floor(piece->leaf_sizes) - 1);
   rest->range = {at, piece->range.end};
   rest->attributes = piece->attributes;
-  rest->leaf_sizes = piece->leaf_sizes;
+  rest->leaf_sizes = fitting(sizes, rest->range);
   rest->kind = piece->kind;
   piece->range.end = at;
+  piece->leaf_sizes = fitting(sizes, piece->range);
   ACCELMM_CHECK(pieces.insert(*rest).second);
   if (piece->kind != Piece::Kind::cover) ++mappings;
 }
