@@ -47,6 +47,14 @@ class Bus {
   ///         The state is unchanged.
   [[nodiscard]] virtual Result<std::vector<Run>> attach(std::span<const Extent> host_extents) = 0;
 
+  /// Makes memory of another device reachable: `extents` of what that device calls its own, whose
+  /// first byte the host's bus has at `begin`. As attach() otherwise.
+  /// Errors  not_supported: this bus reaches no other device; those of attach().
+  [[nodiscard]] virtual Result<std::vector<Run>> attach_peer(BusAddr /*begin*/,
+                                                             std::span<const Extent> /*extents*/) {
+    return fail(Errc::not_supported, "bus reaches no memory of other devices");
+  }
+
   /// Takes back what one attach() returned. Once it returns, no access through the bus reaches that
   /// memory any more unless another attach() holds it. Never fails. Pre     nothing translates to
   /// these runs any more: unmapped, and invalidated in the device.

@@ -93,6 +93,10 @@ class MmuHardware {
   /// old translation. A failure means that the device cannot be trusted any more: its memory is not
   /// given to anyone else.
   virtual void invalidate(const mmu::Invalidation& invalidation, Completion done) = 0;
+  /// Will need the translations of a range soon. A hint: a device that has no use for it ignores it.
+  virtual void prefetch(std::uint32_t /*asid*/, Range<DeviceAddr> /*range*/) {}
+  /// What the device can be told to forget, and what it remembers.
+  [[nodiscard]] virtual mmu::InvalidationPolicy invalidation_policy() const { return {}; }
 };
 
 /// The code that knows one kind of device. The framework calls it; nothing here calls the framework

@@ -46,9 +46,10 @@ class ComputeSession {
   [[nodiscard]] const IoctlTable& ioctls() const { return ioctls_; }
   [[nodiscard]] Session& session() { return session_; }
   [[nodiscard]] const Session& session() const { return session_; }
-  /// The address space number to use again once this is closed; 0: none.
-  [[nodiscard]] std::uint32_t reusable_asid() const {
-    return space_ && !space_->is_tainted() ? session_.asid() : 0;
+  /// That the device has forgotten the address space, once this is closed; nothing if it may not
+  /// have, or there is none.
+  [[nodiscard]] std::optional<mmu::InvalidationDone> forgotten() const {
+    return space_ ? space_->forgotten() : std::nullopt;
   }
   [[nodiscard]] accelmm_info_session info() const;
   [[nodiscard]] std::size_t buffers() const { return buffers_.size(); }

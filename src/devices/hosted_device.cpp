@@ -56,17 +56,17 @@ class DriverEvictor final : public Evictor {
 
 // Takes back, when this ends, an address space that no session came to own.
 struct UnusedSpace {
-  UnusedSpace(mmu::AddressSpace& of, AsidPool& from) : tables(&of), asids(from) {}
+  UnusedSpace(mmu::AddressSpace& of, mmu::AsidPool& from) : tables(&of), asids(from) {}
   UnusedSpace(const UnusedSpace&) = delete;
   UnusedSpace& operator=(const UnusedSpace&) = delete;
   ~UnusedSpace() {
     if (tables == nullptr) return;
     tables->unmap_all().release(mmu::InvalidationDone::never_shown());
-    if (asid != 0) asids.give_back(asid);
+    if (asid != 0) asids.give_back(asid, mmu::InvalidationDone::never_shown());
   }
 
   mmu::AddressSpace* tables;  // null: it is used
-  AsidPool& asids;
+  mmu::AsidPool& asids;
   std::uint32_t asid = 0;
 };
 
@@ -125,7 +125,7 @@ Result<void> HostedDevice::prepare_tables() {
                                       .cpu_view = memory_->window().data(begin)});
   if (!pool) return fail(pool.error());
   tables_.emplace(std::move(*pool));
-  asids_.emplace(description_.mmu->address_spaces);
+  asids_.emplace(description_.mmu->address_spaces, description_.mmu->va);
   return {};
 }
 
@@ -254,8 +254,7 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
 
 void HostedDevice::forget(const std::shared_ptr<ClientPort>& port) {
   const auto self = shared_from_this();
-  if (const ComputeSession* session = port->session())
-    if (const std::uint32_t asid = session->reusable_asid(); asid != 0) asids_->give_back(asid);
+  if (const ComputeSession* session = port->session()) retire_asid(*session);
   port->release_session();
   openers_.remove(port);
   ports_.remove(port);
@@ -265,6 +264,15 @@ void HostedDevice::forget(const std::shared_ptr<ClientPort>& port) {
     self_.reset();  // `self` above is the last
     if (auto done = std::exchange(when_empty_, std::nullopt)) (*done)({});
   }
+}
+
+void HostedDevice::retire_asid(const ComputeSession& session) {
+  const std::uint32_t asid = session.session().asid();
+  if (asid == 0) return;
+  if (const auto& done = session.forgotten())
+    asids_->give_back(asid, *done);
+  else
+    asids_->taint(asid);
 }
 
 void HostedDevice::open_waiting() {

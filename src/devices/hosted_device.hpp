@@ -2,13 +2,13 @@
 #pragma once
 
 #include "bus/window_bus.hpp"
-#include "devices/asid_pool.hpp"
 #include "devices/compute_session.hpp"
 #include "devices/region.hpp"
 #include "devices/user_accounts.hpp"
 
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
+#include <accelmm/mmu/asid_pool.hpp>
 #include <accelmm/mmu/table_pool.hpp>
 #include <accelmm/node.hpp>
 #include <accelmm/transport.hpp>
@@ -105,6 +105,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   [[nodiscard]] Admission admission(const ClientPort& opener) const;
   void start_session(const std::shared_ptr<ClientPort>& port);
   [[nodiscard]] Result<std::unique_ptr<ComputeSession>> make_session(const Peer& peer);
+  void retire_asid(const ComputeSession& session);
   void open_waiting();
   void shut_down();
   [[nodiscard]] accelmm_info_device device_facts(NodeKind kind) const;
@@ -120,7 +121,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::unique_ptr<Driver> driver_;
   IoctlTable driver_ioctls_;
   std::optional<mmu::TablePool> tables_;
-  std::optional<AsidPool> asids_;
+  std::optional<mmu::AsidPool> asids_;
   std::shared_ptr<Account> account_;
   UserAccounts users_;
   std::shared_ptr<JobCounters> job_counters_;

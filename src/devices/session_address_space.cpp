@@ -3,6 +3,8 @@
 
 #include "devices/in_loop.hpp"
 
+#include <accelmm/mmu/invalidation_gather.hpp>
+
 #include <utility>
 
 namespace accelmm::devices {
@@ -12,16 +14,19 @@ namespace accelmm::devices {
 struct SessionAddressSpace::Retired {
   std::shared_ptr<mmu::AddressSpace> tables;
   Bus& bus;
-  mmu::Invalidation invalidation{};
-  std::optional<mmu::Unmapped> unmapped;
+  mmu::InvalidationGather gather;
   Mappings mappings;
   std::optional<std::uint64_t> point;  // of the unmap; none at the end of the session
 
-  Retired(std::shared_ptr<mmu::AddressSpace> of, Bus& on) : tables(std::move(of)), bus(on) {}
+  Retired(std::shared_ptr<mmu::AddressSpace> of, const AddressSpaceBinding& binding)
+      : tables(std::move(of)),
+        bus(binding.bus),
+        gather(binding.asid, binding.hardware.invalidation_policy()) {}
 
   // Pre: the invalidation is done, or the device is down.
   void release() {
-    std::move(*unmapped).release(mmu::InvalidationDone(invalidation));
+    const mmu::InvalidationDone done(gather.invalidation());
+    std::move(gather).release(done);
     for (const auto& [address, mapping] : mappings)
       if (!mapping.attached.empty()) bus.detach(mapping.attached);
     mappings.clear();
@@ -83,17 +88,16 @@ Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
   if (found == mappings_.end())
     return fail(Errc::invalid_argument, "no mapping begins at this address");
   // All that needs memory is made first: from the tables' change on, nothing can fail.
-  auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+  auto retired = std::make_shared<Retired>(tables_, binding_);
   Completion invalidated = in_loop(binding_.transport, when_invalidated(retired));
   auto unmapped = tables_->unmap(start);
   ACCELMM_CHECK(unmapped.has_value());
-  retired->invalidation = {binding_.asid, unmapped->range(), mmu::Invalidation::Cause::unmap};
-  retired->unmapped.emplace(std::move(*unmapped));
+  retired->gather.add(std::move(*unmapped));
   retired->mappings.insert(mappings_.extract(found));
   const std::uint64_t point = timeline_.next();
   retired->point = point;
   ++invalidating_;
-  binding_.hardware.invalidate(retired->invalidation, std::move(invalidated));
+  binding_.hardware.invalidate(retired->gather.invalidation(), std::move(invalidated));
   return point;
 }
 
@@ -105,6 +109,7 @@ Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retir
 
 void SessionAddressSpace::invalidated(std::shared_ptr<Retired> retired, Result<void> result) {
   const auto point = retired->point;
+  if (result && !point) forgotten_.emplace(retired->gather.invalidation());
   if (result)
     retired->release();
   else
@@ -133,17 +138,15 @@ void SessionAddressSpace::close(Completion done) {
 }
 
 void SessionAddressSpace::close_idle() {
-  auto retired = until_memory([&] { return std::make_shared<Retired>(tables_, binding_.bus); });
-  retired->unmapped.emplace(tables_->unmap_all());
-  retired->invalidation = {binding_.asid, retired->unmapped->range(),
-                           mmu::Invalidation::Cause::close};
+  auto retired = until_memory([&] { return std::make_shared<Retired>(tables_, binding_); });
+  retired->gather.add(tables_->unmap_all());
   retired->mappings.swap(mappings_);
   auto unbound = [this, retired = std::move(retired)](Result<void> result) mutable {
     if (!result) {
       quarantine(std::move(retired));
       return finish_close();
     }
-    const mmu::Invalidation invalidation = retired->invalidation;
+    const mmu::Invalidation invalidation = retired->gather.invalidation();
     ++invalidating_;
     binding_.hardware.invalidate(
         invalidation, in_loop_surely(binding_.transport, when_invalidated(std::move(retired))));

@@ -59,9 +59,11 @@ class SessionAddressSpace {
   /// could not be invalidated stays in quarantine.
   void close(Completion done);
 
-  /// Whether the device may still hold something stale of this space: its number must not be used
-  /// again then.
-  [[nodiscard]] bool is_tainted() const { return tainted_; }
+  /// The proof that the device has forgotten this space, once it is closed; nothing if the device may
+  /// still hold something stale: its number must not be used again then.
+  [[nodiscard]] std::optional<mmu::InvalidationDone> forgotten() const {
+    return tainted_ ? std::nullopt : forgotten_;
+  }
   [[nodiscard]] Timeline& timeline() { return timeline_; }
   [[nodiscard]] std::size_t mappings() const { return mappings_.size(); }
   [[nodiscard]] ByteCount mapped_bytes() const { return tables_->mapped_bytes(); }
@@ -91,6 +93,7 @@ class SessionAddressSpace {
   Timeline timeline_;
   std::size_t invalidating_ = 0;
   bool tainted_ = false;
+  std::optional<mmu::InvalidationDone> forgotten_;
   std::optional<Completion> closed_;  // set once the session ends
 };
 

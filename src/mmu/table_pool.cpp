@@ -94,6 +94,17 @@ void TablePool::give_back(TableList&& list) {
   list.count = 0;
 }
 
+void TablePool::append(TableList& to, TableList&& from) {
+  if (from.count == 0) return;
+  if (to.count == 0) {
+    to = std::move(from);
+    return;
+  }
+  slots_[to.tail].next.store(std::exchange(from.head, TableList::none), std::memory_order_relaxed);
+  to.tail = std::exchange(from.tail, TableList::none);
+  to.count += std::exchange(from.count, 0);
+}
+
 bool TablePool::is_zero(std::uint32_t slot) const {
   return all_zero(static_cast<const std::uint64_t*>(static_cast<const void*>(words_of(slot))),
                   static_cast<std::uint32_t>(range_.table_bytes / sizeof(std::uint64_t)));

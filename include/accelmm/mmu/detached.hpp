@@ -11,6 +11,8 @@
 
 namespace accelmm::mmu {
 
+class AddressSpace;
+
 /// Tables that an unmap took out of a tree, and the range they served.
 ///
 /// A device may still hold links to them, so they are neither free nor in use until it was
@@ -19,11 +21,13 @@ namespace accelmm::mmu {
 template <TableMemory Memory>
 class [[nodiscard]] Detached {
  public:
-  Detached(Memory& memory, Range<DeviceAddr> range, TableList tables)
-      : memory_(&memory), range_(range), tables_(std::move(tables)) {}
+  /// `first_hop` is the hop nearest the root at which an entry changed.
+  Detached(Memory& memory, Range<DeviceAddr> range, TableList tables, unsigned first_hop)
+      : memory_(&memory), range_(range), tables_(std::move(tables)), first_hop_(first_hop) {}
 
   [[nodiscard]] Range<DeviceAddr> range() const { return range_; }
   [[nodiscard]] std::uint32_t tables() const { return tables_.count; }
+  [[nodiscard]] unsigned first_hop() const { return first_hop_; }
 
   /// Gives the tables back to their memory. Cannot fail; never allocates.
   /// Pre: the invalidation covers range() (checked).
@@ -33,9 +37,12 @@ class [[nodiscard]] Detached {
   }
 
  private:
+  friend class AddressSpace;  // which gathers the tables of several in one Unmapped
+
   Memory* memory_;
   Range<DeviceAddr> range_;
   TableList tables_;
+  unsigned first_hop_;
 };
 
 }  // namespace accelmm::mmu

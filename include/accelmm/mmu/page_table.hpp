@@ -110,6 +110,7 @@ class PageTable {
   [[nodiscard]] BusAddr root() const { return root_.address; }
   /// Tables linked into the tree, root included. Counted by reading those that link others.
   [[nodiscard]] std::uint32_t tables() const {
+    if (root_.words == nullptr) return 0;
     return detail::TreeReader<F, Memory>(*memory_).count_tables(root_);
   }
 
@@ -124,6 +125,12 @@ class PageTable {
   /// Takes all tables that a map of the whole range, with whatever runs, may need.
   /// Errors  as map().
   [[nodiscard]] Result<Prepared<F, Memory>> prepare(Range<DeviceAddr> range, Attributes attributes);
+
+  /// Takes all tables that a map of these runs may need, whatever is mapped there now: what is there
+  /// is unmapped between this and commit().
+  /// Errors  as map(), but not address_in_use.
+  [[nodiscard]] Result<Prepared<F, Memory>> prepare_over(DeviceAddr va, std::span<const Run> runs,
+                                                         Attributes attributes);
 
   /// Maps into a prepared range. Cannot fail, takes no memory.
   /// Pre: the runs are whole pages that the format's bus addresses hold and fill the range
@@ -155,6 +162,13 @@ class PageTable {
   /// Errors  invalid_argument: no range of pages. no_memory, not_supported: as unmap().
   template <class BreakNow = NeverBreaks>
   [[nodiscard]] Result<void> split(Range<DeviceAddr> range, BreakNow break_now = {});
+
+  /// The same with tables taken beforehand: what is used is taken off `tables`.
+  /// Pre: for each end of the range, one table for each hop below that of the leaf it cuts (checked).
+  /// Errors  invalid_argument, not_supported: as above.
+  template <class BreakNow = NeverBreaks>
+  [[nodiscard]] Result<void> split(Range<DeviceAddr> range, TableList& tables,
+                                   BreakNow break_now = {});
 
   /// Replaces small leaves that lie in the range by larger ones where they map neighbouring memory
   /// alike. The caller invalidates the range, and releases the tables that were saved.
@@ -218,8 +232,9 @@ class PageTable {
                                       Word bits);
   std::uint32_t put_runs(Table table, std::uint64_t va, std::span<const Run> runs, Word bits,
                          Reach reach);
-  [[nodiscard]] bool unmap_in_one_table(Range<DeviceAddr> range, TableList& gone);
-  void unlink_dead(Table dead, std::uint64_t va, Contents contents, TableList& gone);
+  [[nodiscard]] bool unmap_in_one_table(Range<DeviceAddr> range, TableList& gone,
+                                        unsigned& first_hop);
+  unsigned unlink_dead(Table dead, std::uint64_t va, Contents contents, TableList& gone);
   [[nodiscard]] Table table_at(std::uint64_t va, unsigned hop) const;
   void write(Range<DeviceAddr> range, std::span<const Run> runs, Word bits, TableList& tables);
   struct Settled {
@@ -231,6 +246,9 @@ class PageTable {
                                              BreakNow& break_now);
   template <class BreakNow>
   [[nodiscard]] Result<void> split_at_ends(Range<DeviceAddr> range, BreakNow& break_now);
+  template <class BreakNow>
+  [[nodiscard]] Result<void> split_with(Range<DeviceAddr> range, TableList& tables,
+                                        BreakNow& break_now);
   [[nodiscard]] Range<DeviceAddr> grown_to_leaves(Range<DeviceAddr> range) const;
 
   Memory* memory_;

@@ -51,8 +51,14 @@ class LeafRemover {
     ACCELMM_CHECK(removal.table == Alive::yes);
   }
 
+  /// The hop nearest the root at which an entry was cleared; F::hops if none was.
+  [[nodiscard]] unsigned first_hop() const { return first_hop_; }
+
   /// Removes everything, the root too.
-  void remove_all(Table root) { remove_tables<0>(root); }
+  void remove_all(Table root) {
+    note_cleared(0);
+    remove_tables<0>(root);
+  }
 
  private:
   static constexpr bool has_groups(unsigned hop) {
@@ -162,6 +168,7 @@ class LeafRemover {
     if (live == 0) return {Alive::yes, Contents::zero};
     if (live >= stale_from<F>(hop) && memory_.retire(table, live))
       return {Alive::no, Contents::stale};
+    note_cleared(hop);
     memory_.template clear<Word>(table, first, count, Reach::live);
     return {memory_.leave(table, live) ? Alive::no : Alive::yes, Contents::zero};
   }
@@ -206,6 +213,7 @@ class LeafRemover {
            F::classify(hop, memory_.template load<Word>(table, index + leaves * F::words(hop))) ==
                EntryKind::leaf)
       ++leaves;
+    note_cleared(hop);
     memory_.template clear<Word>(table, index, leaves * F::words(hop), Reach::live);
     return leaves;
   }
@@ -218,6 +226,7 @@ class LeafRemover {
     const Table below = memory_.at(F::link_address(hop, word));
     const Removal removal = remove_in<child>(below, va, end);
     if (removal.table == Alive::yes) return 0;
+    note_cleared(hop);
     memory_.template clear<Word>(table, at, 1, Reach::live);
     memory_.push(gone_, below, left_in<child>(removal.contents));
     return 1;
@@ -249,9 +258,12 @@ class LeafRemover {
     memory_.push(gone_, table, hop == 0 ? left_in<0>(Contents::zero) : Contents::stale);
   }
 
+  void note_cleared(unsigned hop) { first_hop_ = std::min(first_hop_, hop); }
+
   Memory& memory_;
   TableList& gone_;
   Coverage coverage_;
+  unsigned first_hop_ = F::hops;
 };
 
 }  // namespace accelmm::mmu::detail

@@ -220,6 +220,21 @@ Result<Prepared<F, Memory>> PageTable<F, Memory>::prepare(Range<DeviceAddr> rang
 }
 
 template <PteFormat F, TableMemory Memory>
+Result<Prepared<F, Memory>> PageTable<F, Memory>::prepare_over(DeviceAddr va,
+                                                               std::span<const Run> runs,
+                                                               Attributes attributes) {
+  const auto range = check_runs<F>(va, runs);
+  if (!range) return fail(range.error());
+  const auto bits = F::leaf_bits(attributes);
+  if (!bits) return fail(bits.error());
+  detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(va, runs));
+  look.count_all();
+  auto tables = memory_->take(look.missing());
+  if (!tables) return fail(tables.error());
+  return Prepared<F, Memory>(*memory_, *range, *bits, std::move(*tables));
+}
+
+template <PteFormat F, TableMemory Memory>
 void PageTable<F, Memory>::commit(Prepared<F, Memory>&& prepared, std::span<const Run> runs) {
   const auto range = check_runs<F>(prepared.range_.begin, runs);
   ACCELMM_CHECK(range && *range == prepared.range_);

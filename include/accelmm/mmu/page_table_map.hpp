@@ -69,6 +69,9 @@ class MissingTables {
   /// Errors  address_in_use: something is mapped there.
   [[nodiscard]] Result<void> count(Table root, std::uint64_t end) { return count_in<0>(root, end); }
 
+  /// Counts what an empty tree would need: the most that any may.
+  void count_all() { count_new<0>(G::va_end); }
+
   [[nodiscard]] std::uint32_t missing() const { return missing_; }
   /// Tables that exist, but only as long as others leave something in them.
   [[nodiscard]] std::uint32_t shared() const { return shared_; }

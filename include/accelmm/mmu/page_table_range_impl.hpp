@@ -23,21 +23,24 @@ Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, Ra
   if (const auto checked = check_range(range); !checked) return fail(checked.error());
   TableList gone;
   Range<DeviceAddr> removed = range;
-  if (!unmap_in_one_table(range, gone)) {
+  unsigned first_hop = F::hops;
+  if (!unmap_in_one_table(range, gone, first_hop)) {
     const auto settled = settle_edges(range, rule, break_now);
     if (!settled) return fail(settled.error());
     removed = settled->range;
-    detail::LeafRemover<F, Memory>(*memory_, gone, settled->coverage)
-        .remove(root_, removed.begin.value(), removed.end.value());
+    detail::LeafRemover<F, Memory> remover(*memory_, gone, settled->coverage);
+    remover.remove(root_, removed.begin.value(), removed.end.value());
+    first_hop = remover.first_hop();
   }
   memory_->sync();
-  return Detached<Memory>(*memory_, removed, std::move(gone));
+  return Detached<Memory>(*memory_, removed, std::move(gone), first_hop);
 }
 
 // The whole of a range within one table of the last hop: one way down, and as far up as tables die.
 template <PteFormat F, TableMemory Memory>
 [[gnu::flatten]] bool PageTable<F, Memory>::unmap_in_one_table(Range<DeviceAddr> range,
-                                                               TableList& gone) {
+                                                               TableList& gone,
+                                                               unsigned& first_hop) {
   constexpr unsigned last = G::last_hop;
   constexpr bool has_groups = (F::leaf_sizes(last) & (F::leaf_sizes(last) - 1)) != 0;
   if (has_groups || !is_within_one_table(range)) return false;
@@ -47,30 +50,34 @@ template <PteFormat F, TableMemory Memory>
   const std::uint32_t first = G::index(last, va);
   const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
   if (memory_->template any_empty<Word>(place.table, first, count)) return false;
+  first_hop = last;
   Contents contents = Contents::stale;
   if (count < detail::stale_from<F>(last) || !memory_->retire(place.table, count)) {
     contents = Contents::zero;
     memory_->template clear<Word>(place.table, first, count, Reach::live);
     if (!memory_->leave(place.table, count)) return true;
   }
-  unlink_dead(place.table, va, contents, gone);
+  first_hop = unlink_dead(place.table, va, contents, gone);
   return true;
 }
 
-// Takes a dead table of the last hop out, and those above that die of it.
+// Takes a dead table of the last hop out, and those above that die of it. Returns the hop nearest
+// the root where an entry was cleared.
 template <PteFormat F, TableMemory Memory>
-[[gnu::flatten, gnu::noinline]] void PageTable<F, Memory>::unlink_dead(Table dead, std::uint64_t va,
-                                                                       Contents contents,
-                                                                       TableList& gone) {
+[[gnu::flatten, gnu::noinline]] unsigned PageTable<F, Memory>::unlink_dead(Table dead,
+                                                                           std::uint64_t va,
+                                                                           Contents contents,
+                                                                           TableList& gone) {
   for (unsigned hop = G::last_hop; hop > 0; --hop) {
     const Table parent = table_at(va, hop - 1);  // alive: it counts the link that goes now
     memory_->template clear<Word>(parent, G::index(hop - 1, va), 1, Reach::live);
     memory_->push(gone, dead,
                   G::table_bytes(hop) == memory_->table_bytes() ? contents : Contents::stale);
-    if (!memory_->leave(parent, 1)) return;
+    if (!memory_->leave(parent, 1)) return hop - 1;
     dead = parent;
     contents = Contents::zero;
   }
+  return 0;
 }
 
 // The table of a hop on the way to va. Pre: there is one.
@@ -106,6 +113,16 @@ Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, BreakNow break
 
 template <PteFormat F, TableMemory Memory>
 template <class BreakNow>
+Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, TableList& tables,
+                                         BreakNow break_now) {
+  if (const auto checked = check_range(range); !checked) return checked;
+  if (F::breaks_before_make && std::is_same_v<BreakNow, NeverBreaks>)
+    return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
+  return split_with(range, tables, break_now);
+}
+
+template <PteFormat F, TableMemory Memory>
+template <class BreakNow>
 Result<Detached<Memory>> PageTable<F, Memory>::merge(Range<DeviceAddr> range, BreakNow break_now) {
   static_assert(!F::breaks_before_make || !std::is_same_v<BreakNow, NeverBreaks>,
                 "this format needs a device to forget an entry before its size changes");
@@ -114,7 +131,7 @@ Result<Detached<Memory>> PageTable<F, Memory>::merge(Range<DeviceAddr> range, Br
   detail::LeafMerger<F, Memory, BreakNow>(*memory_, gone, break_now)
       .merge(root_, range.begin.value(), range.end.value());
   memory_->sync();
-  return Detached<Memory>(*memory_, range, std::move(gone));
+  return Detached<Memory>(*memory_, range, std::move(gone), 0);
 }
 
 template <PteFormat F, TableMemory Memory>
@@ -172,11 +189,19 @@ Result<void> PageTable<F, Memory>::split_at_ends(Range<DeviceAddr> range, BreakN
     return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
   auto fresh = memory_->take(2 * (F::hops - 1));
   if (!fresh) return fail(fresh.error());
-  detail::LeafSplitter<F, Memory, BreakNow> splitter(*memory_, *fresh, break_now);
+  const auto done = split_with(range, *fresh, break_now);
+  memory_->give_back(std::move(*fresh));
+  return done;
+}
+
+template <PteFormat F, TableMemory Memory>
+template <class BreakNow>
+Result<void> PageTable<F, Memory>::split_with(Range<DeviceAddr> range, TableList& tables,
+                                              BreakNow& break_now) {
+  detail::LeafSplitter<F, Memory, BreakNow> splitter(*memory_, tables, break_now);
   auto done = splitter.split(root_, range.begin.value());
   if (done && range.end.value() < G::va_end) done = splitter.split(root_, range.end.value());
   memory_->sync();
-  memory_->give_back(std::move(*fresh));
   return done;
 }
 
@@ -186,7 +211,7 @@ Detached<Memory> PageTable<F, Memory>::detach_all() {
   detail::LeafRemover<F, Memory>(*memory_, gone).remove_all(root_);
   memory_->sync();
   root_ = Table{};
-  return Detached<Memory>(*memory_, {DeviceAddr(0), DeviceAddr(G::va_end)}, std::move(gone));
+  return Detached<Memory>(*memory_, {DeviceAddr(0), DeviceAddr(G::va_end)}, std::move(gone), 0);
 }
 
 }  // namespace accelmm::mmu

@@ -68,6 +68,8 @@ class TablePool {
   [[nodiscard]] Result<TableList> take(std::uint32_t count);
   /// Pre: the list is a chain of this pool.
   void give_back(TableList&& list);
+  /// Moves the tables of one chain to the other. Cannot fail.
+  void append(TableList& to, TableList&& from);
   [[nodiscard]] Table pop(TableList& list);
   void push(TableList& list, Table table, Contents contents);
 

@@ -209,7 +209,7 @@ class JudgedSpace {
     std::uint64_t held = 0;
     for (const Pending& one : pending_) held += one.gone.tables();
     ACCELMM_CHECK(tables_.pool().tables_in_use() * 4096 ==
-                  space_->table_bytes().value() + held * 4096);
+                  space_->table_bytes().value() + (held + space_->spare_tables()) * 4096);
   }
 
   [[nodiscard]] bool is_free(std::uint64_t begin, std::uint64_t length) const {
@@ -228,7 +228,7 @@ class JudgedSpace {
 
   // Whether a refusal was due. Shortage of tables is judged by how many a map can need at most.
   void judge_refusal(Errc code, const Placement& placement, std::uint64_t length) {
-    const std::uint64_t most_tables = 2 * 3 + length / large + 2;
+    const std::uint64_t most_tables = 2 * 3 + length / large + 2 + 2;  // two for cuts
     const bool tables_may_lack =
         tables_.pool().capacity() - tables_.pool().tables_in_use() < most_tables;
     if (code == Errc::no_memory && tables_may_lack) return;

@@ -229,5 +229,11 @@ TEST_F(WindowBusDeathTest, DeviceAddressesAreThoseOfDeviceMemory) {
   EXPECT_DEATH(static_cast<void>(bare.device(RegionOffset(0))), "device_ != nullptr");
 }
 
+TEST_F(WindowBusTest, ReachesNoMemoryOfOtherDevices) {
+  const Extent extent{RegionOffset(0), 4_KiB};
+  const auto runs = bus_.attach_peer(BusAddr(0), std::span(&extent, 1));
+  EXPECT_EQ(runs.error().code, Errc::not_supported);
+}
+
 }  // namespace
 }  // namespace accelmm

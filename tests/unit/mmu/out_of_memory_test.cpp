@@ -11,6 +11,7 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <gtest/gtest.h>
@@ -119,6 +120,96 @@ INSTANTIATE_TEST_SUITE_P(
     EachPlacement, OutOfMemoryTest,
     ::testing::Values(Placement{}, Placement{Placement::Kind::hint, DeviceAddr(9 * large)},
                       Placement{Placement::Kind::fixed, DeviceAddr(9 * large)}));
+
+// A space with a mapping of one large leaf at 4 large, and what a failure must leave of it.
+class OutOfMemoryInChange : public ::testing::Test {
+ protected:
+  OutOfMemoryInChange() {
+    const VaWindow window{VaUse::any, range(large, 64 * large)};
+    SpaceOptions options;
+    options.windows = std::span(&window, 1);
+    options.default_page = run(0, page);
+    space = std::move(*make_address_space<Npu1>(tables.pool(), options));
+    const Runs runs{run(8 * large, large)};
+    EXPECT_TRUE(space->map(runs, fixed(4 * large), {}).has_value());
+  }
+  ~OutOfMemoryInChange() override {
+    release(space->unmap_all());
+    space.reset();
+    EXPECT_EQ(tables.pool().tables_in_use(), 0u);
+  }
+  static Placement fixed(std::uint64_t va) { return {Placement::Kind::fixed, DeviceAddr(va)}; }
+  // Fails each allocation of `operation`, which must be refused and change nothing, or succeed and be
+  // undone by `undo`. Returns how often it was refused.
+  template <class Answer, class Operation, class Undo>
+  long fail_each(Operation&& operation, Undo&& undo) {
+    std::optional<Answer> answer;
+    long refused = 0;
+    const std::size_t mappings = space->mappings();
+    const std::uint32_t in_use = tables.pool().tables_in_use();
+    const long failed = fail_each_allocation([&] { answer.emplace(operation()); },
+                                             [&] {
+                                               space->validate();
+                                               if (!*answer) {
+                                                 ++refused;
+                                                 EXPECT_EQ(answer->error().code, Errc::no_memory);
+                                                 EXPECT_EQ(space->mappings(), mappings);
+                                                 EXPECT_EQ(tables.pool().tables_in_use(), in_use);
+                                               } else {
+                                                 undo(std::move(**answer));
+                                                 space->validate();
+                                               }
+                                             });
+    EXPECT_TRUE(answer->has_value()) << "with no failure";
+    EXPECT_GE(failed, 1);
+    return refused;
+  }
+
+  Tables tables{32};
+  std::unique_ptr<AddressSpace> space;
+};
+
+TEST_F(OutOfMemoryInChange, PartialUnmapHasRecordsSetAsideAndSucceeds) {
+  const Runs runs{run(8 * large, large)};
+  const long refused = fail_each<Result<Unmapped>>(
+      [&] { return space->unmap(range(4 * large + page, 5 * large - page)); },
+      [&](Unmapped gone) {
+        EXPECT_EQ(space->mappings(), 2u);
+        release(std::move(gone));
+        release(std::move(*space->unmap(range(4 * large, 5 * large))));
+        EXPECT_TRUE(space->map(runs, fixed(4 * large), {}).has_value());
+      });
+  EXPECT_EQ(refused, 0);
+}
+
+TEST_F(OutOfMemoryInChange, ReplaceFailsCleanly) {
+  const Runs runs{run(16 * large, 3 * large)};
+  const Runs old{run(8 * large, large)};
+  const long refused =
+      fail_each<Result<Replaced>>([&] { return space->replace(runs, fixed(4 * large + page), {}); },
+                                  [&](Replaced replaced) {
+                                    release(std::move(replaced.gone));
+                                    release(std::move(*space->unmap(range(4 * large, 8 * large))));
+                                    EXPECT_TRUE(space->map(old, fixed(4 * large), {}).has_value());
+                                  });
+  EXPECT_GT(refused, 0);
+}
+
+TEST_F(OutOfMemoryInChange, ReservingFailsCleanly) {
+  const long refused = fail_each<Result<Range<DeviceAddr>>>(
+      [&] { return space->reserve(ByteCount(large), {}); },
+      [&](Range<DeviceAddr> reserved) {
+        EXPECT_TRUE(space->end_reservation(reserved.begin).has_value());
+      });
+  EXPECT_GT(refused, 0);
+}
+
+TEST_F(OutOfMemoryInChange, NullMappingFailsCleanly) {
+  const long refused = fail_each<Result<MappedRange>>(
+      [&] { return space->map_null(ByteCount(large), {}, Access::read); },
+      [&](MappedRange mapped) { release(std::move(*space->unmap(mapped.range.begin))); });
+  EXPECT_GT(refused, 0);
+}
 
 TEST(OutOfMemory, UnmapReleaseAndTranslateNeverAllocate) {
   Tables tables(16);
