@@ -8,6 +8,8 @@ namespace accelmm::mmu {
 
 void WriteThroughSink::write(const WordRun& run) {
   void* const out = view_ + (run.at.value() - begin_.value());
+  // A single word may be a link: what it leads to must not be left behind in write-combining buffers.
+  if (run.count == 1) std::atomic_thread_fence(std::memory_order_seq_cst);
   if (run.word_bytes == sizeof(std::uint64_t))
     fill_words(static_cast<std::uint64_t*>(out), run.count, run.entry, run.step);
   else

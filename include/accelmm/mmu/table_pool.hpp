@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 namespace accelmm::mmu {
 
@@ -109,7 +110,8 @@ class TablePool {
   }
   template <class Word>
   [[nodiscard]] bool link(Table table, std::uint32_t index, Word entry) {
-    return replace(table, index, Word{0}, entry);
+    return range_.sink == nullptr ? replace(table, index, Word{0}, entry)
+                                  : link_through_sink(table, index, entry);
   }
   template <class Word>
   [[nodiscard]] bool replace(Table table, std::uint32_t index, Word old, Word entry) {
@@ -160,8 +162,10 @@ class TablePool {
   }
   [[nodiscard]] bool is_zero(std::uint32_t slot) const;
   template <class Word>
+  [[nodiscard]] bool link_through_sink(Table table, std::uint32_t index, Word entry);
+  template <class Word>
   void forward(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step) {
-    if (range_.sink != nullptr) [[unlikely]]
+    if (range_.sink != nullptr && count != 0) [[unlikely]]
       range_.sink->write(
           {table.address + ByteCount(first * sizeof(Word)), count, sizeof(Word), entry, step});
   }
@@ -172,6 +176,7 @@ class TablePool {
   std::unique_ptr<Slot[]> slots_;
   TableStackOf<Atomics> free_;
   std::atomic<std::uint32_t> in_use_{0};
+  std::mutex linking_;  // where there is a sink
 };
 
 static_assert(TableMemory<TablePool>);
@@ -211,11 +216,26 @@ void TablePool::fill(Table table, std::uint32_t first, std::uint32_t count, Word
                      Reach reach) {
   ACCELMM_DCHECK((std::uint64_t{first} + count) * sizeof(Word) <= range_.table_bytes);
   Word* const out = table.as<Word>() + first;
+  // The sink first: whoever sees here that a link is gone may put another one at its place, which
+  // must reach the device after this.
+  forward(table, first, count, entry, step);
   if (count == 1 && reach == Reach::live)
-    std::atomic_ref(*out).store(entry, std::memory_order_relaxed);
+    std::atomic_ref(*out).store(entry, std::memory_order_release);
   else
     fill_words(out, count, entry, step);
-  forward(table, first, count, entry, step);
+}
+
+// Others rely on a link as soon as they read it in the copy: so the device has it before. The lock
+// keeps two from linking at one place.
+template <class Word>
+bool TablePool::link_through_sink(Table table, std::uint32_t index, Word entry) {
+  const std::lock_guard lock(linking_);
+  const std::atomic_ref word(table.as<Word>()[index]);
+  if (word.load(std::memory_order_acquire) != 0) return false;
+  forward(table, index, 1, entry, Word{0});
+  range_.sink->sync();
+  word.store(entry, std::memory_order_release);
+  return true;
 }
 
 }  // namespace accelmm::mmu

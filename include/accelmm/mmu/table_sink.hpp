@@ -22,7 +22,8 @@ struct WordRun {
 /// Where stores to tables go that the CPU should not read: device memory behind a bus, or the
 /// commands of a copy engine. The pool keeps a copy in host memory, and reads only that.
 ///
-/// Threads  any at the same time, each about words of its own.
+/// Threads  any at the same time, each about words of its own. A link is written and synced before
+///          another thread can rely on it.
 class TableSink {
  public:
   virtual ~TableSink() = default;

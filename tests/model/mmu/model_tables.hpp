@@ -148,7 +148,9 @@ class ModelTables {
     return {address, nullptr, static_cast<std::uint32_t>(offset / table_bytes())};
   }
 
-  [[gnu::noinline]] void begin_count(mmu::Table table, std::uint32_t count) { slots_[table.slot].live.begin(count); }
+  [[gnu::noinline]] void begin_count(mmu::Table table, std::uint32_t count) {
+    slots_[table.slot].live.begin(count);
+  }
   [[gnu::noinline]] bool join(mmu::Table table, std::uint32_t count) {
     auto& live = slots_[table.slot].live;
     if (fault == TableFault::join_is_in_two_steps) {
@@ -178,26 +180,30 @@ class ModelTables {
     live.kill();
     return true;
   }
-  [[gnu::noinline]] std::uint32_t live(mmu::Table table) const { return slots_[table.slot].live.get(); }
+  [[gnu::noinline]] std::uint32_t live(mmu::Table table) const {
+    return slots_[table.slot].live.get();
+  }
 
   template <class Word>
   [[gnu::noinline]] Word load(mmu::Table table, std::uint32_t index) const {
     return static_cast<Word>(slots_[table.slot].words[index].load(std::memory_order_acquire));
   }
   template <class Word>
-  [[gnu::noinline]] bool all_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
+  [[gnu::noinline]] bool all_empty(mmu::Table table, std::uint32_t first,
+                                   std::uint32_t count) const {
     for (std::uint32_t i = first; i < first + count; ++i)
       if (plain(table, i) != 0) return false;
     return true;
   }
   template <class Word>
-  [[gnu::noinline]] bool any_empty(mmu::Table table, std::uint32_t first, std::uint32_t count) const {
+  [[gnu::noinline]] bool any_empty(mmu::Table table, std::uint32_t first,
+                                   std::uint32_t count) const {
     for (std::uint32_t i = first; i < first + count; ++i)
       if (plain(table, i) == 0) return true;
     return false;
   }
-  [[gnu::noinline]] void fill(mmu::Table table, std::uint32_t first, std::uint32_t count, std::uint64_t word,
-            std::uint64_t step, mmu::Reach) {
+  [[gnu::noinline]] void fill(mmu::Table table, std::uint32_t first, std::uint32_t count,
+                              std::uint64_t word, std::uint64_t step, mmu::Reach) {
     for (std::uint32_t i = first; i < first + count; ++i, word += step)
       slots_[table.slot].words[i].store(word, std::memory_order_relaxed);
   }
@@ -212,7 +218,8 @@ class ModelTables {
     }
     return replace(table, index, 0, word);
   }
-  [[gnu::noinline]] bool replace(mmu::Table table, std::uint32_t index, std::uint64_t old, std::uint64_t word) {
+  [[gnu::noinline]] bool replace(mmu::Table table, std::uint32_t index, std::uint64_t old,
+                                 std::uint64_t word) {
     return slots_[table.slot].words[index].compare_exchange_strong(
         old, word,
         fault == TableFault::link_is_relaxed ? std::memory_order_relaxed
@@ -220,7 +227,8 @@ class ModelTables {
         std::memory_order_relaxed);
   }
   template <class Word>
-  [[gnu::noinline]] void clear(mmu::Table table, std::uint32_t first, std::uint32_t count, mmu::Reach reach) {
+  [[gnu::noinline]] void clear(mmu::Table table, std::uint32_t first, std::uint32_t count,
+                               mmu::Reach reach) {
     fill(table, first, count, 0, 0, reach);
   }
   void sync() {}
