@@ -56,9 +56,9 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
 
 // A range within one table of the last hop: one way down, and at most one new table.
 template <PteFormat F, TableMemory Memory>
-[[gnu::flatten]] auto PageTable<F, Memory>::map_in_one_table(Range<DeviceAddr> range,
-                                                             std::span<const Run> runs, Word bits)
-    -> Fast {
+ACCELMM_MMU_FLATTEN auto PageTable<F, Memory>::map_in_one_table(Range<DeviceAddr> range,
+                                                                std::span<const Run> runs,
+                                                                Word bits) -> Fast {
   constexpr unsigned last = G::last_hop;
   const std::uint64_t va = range.begin.value();
   if (!is_within_one_table(range)) return Fast::no;
@@ -101,7 +101,7 @@ auto PageTable<F, Memory>::map_in_one_stretch(Range<DeviceAddr> range, const Run
 }
 
 template <PteFormat F, TableMemory Memory>
-[[gnu::flatten, gnu::noinline]] auto PageTable<F, Memory>::map_in_new_table(
+ACCELMM_MMU_FLATTEN [[gnu::noinline]] auto PageTable<F, Memory>::map_in_new_table(
     Table parent, std::uint64_t va, std::span<const Run> runs, Word bits) -> Fast {
   constexpr unsigned last = G::last_hop;
   const std::uint32_t at = G::index(last - 1, va);

@@ -38,9 +38,9 @@ Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, Ra
 
 // The whole of a range within one table of the last hop: one way down, and as far up as tables die.
 template <PteFormat F, TableMemory Memory>
-[[gnu::flatten]] bool PageTable<F, Memory>::unmap_in_one_table(Range<DeviceAddr> range,
-                                                               TableList& gone,
-                                                               unsigned& first_hop) {
+ACCELMM_MMU_FLATTEN bool PageTable<F, Memory>::unmap_in_one_table(Range<DeviceAddr> range,
+                                                                  TableList& gone,
+                                                                  unsigned& first_hop) {
   constexpr unsigned last = G::last_hop;
   constexpr bool has_groups = (F::leaf_sizes(last) & (F::leaf_sizes(last) - 1)) != 0;
   if (has_groups || !is_within_one_table(range)) return false;
@@ -64,10 +64,10 @@ template <PteFormat F, TableMemory Memory>
 // Takes a dead table of the last hop out, and those above that die of it. Returns the hop nearest
 // the root where an entry was cleared.
 template <PteFormat F, TableMemory Memory>
-[[gnu::flatten, gnu::noinline]] unsigned PageTable<F, Memory>::unlink_dead(Table dead,
-                                                                           std::uint64_t va,
-                                                                           Contents contents,
-                                                                           TableList& gone) {
+ACCELMM_MMU_FLATTEN [[gnu::noinline]] unsigned PageTable<F, Memory>::unlink_dead(Table dead,
+                                                                                 std::uint64_t va,
+                                                                                 Contents contents,
+                                                                                 TableList& gone) {
   for (unsigned hop = G::last_hop; hop > 0; --hop) {
     const Table parent = table_at(va, hop - 1);  // alive: it counts the link that goes now
     memory_->template clear<Word>(parent, G::index(hop - 1, va), 1, Reach::live);

@@ -25,6 +25,7 @@ template <unsigned last_bits>
 struct TinyFormat : mmu::FormatDefaults {
   static constexpr unsigned hops = 3;
   static constexpr unsigned bus_bits = 40;
+  static constexpr std::uint64_t table_alignment = 4;
   static constexpr std::uint64_t leaf_mark = 1;
   static constexpr std::uint64_t link_mark = 2;
 
