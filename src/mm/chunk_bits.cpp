@@ -9,7 +9,7 @@ namespace accelmm::mm {
 
 namespace {
 
-constexpr unsigned word_order = 6;
+constexpr unsigned word_order = BlockOrders::word_order;
 
 // All words of a chunk, worked on side by side.
 using Lanes [[gnu::vector_size(sizeof(ChunkBits))]] = std::uint64_t;
@@ -44,7 +44,7 @@ unsigned whole_words(const ChunkBits& bits) {
 
 constexpr std::array<unsigned, 4> aligned_words = {0xff, 0x55, 0x11, 0x01};
 
-unsigned merged_words(unsigned whole, unsigned order) {
+constexpr unsigned merged_words(unsigned whole, unsigned order) {
   const unsigned step = 1U << (order - word_order);
   return whole & (whole >> step) & aligned_words[order - word_order + 1];
 }
@@ -61,7 +61,7 @@ ChunkBlock best_of_words(unsigned whole, unsigned order) {
   return {no_page, no_order};
 }
 
-unsigned order_of_words(unsigned whole, unsigned at_most) {
+constexpr unsigned order_of_words(unsigned whole, unsigned at_most) {
   unsigned order = word_order;
   for (; order < at_most; ++order) {
     whole = merged_words(whole, order);
@@ -70,15 +70,13 @@ unsigned order_of_words(unsigned whole, unsigned at_most) {
   return order;
 }
 
-// Whether all pages of a block are set.
-bool holds(const ChunkBits& bits, unsigned first_page, unsigned order) {
-  const unsigned end = first_page + (1U << order);
-  for (unsigned w = first_page / 64; w * 64 < end; ++w) {
-    const std::uint64_t mask = mask_of(w, first_page, end);
-    if ((bits[w] & mask) != mask) return false;
-  }
-  return true;
-}
+// The orders of the largest blocks by which of the words are whole.
+constexpr std::array<std::uint8_t, 256> largest_of_words = [] {
+  std::array<std::uint8_t, 256> orders{};
+  for (unsigned whole = 0; whole < 256; ++whole)
+    orders[whole] = static_cast<std::uint8_t>(order_of_words(whole, chunk_order));
+  return orders;
+}();
 
 }  // namespace
 
@@ -111,21 +109,6 @@ unsigned largest_order(const ChunkBits& bits, unsigned at_most) {
   return std::min(at_most, word_order);
 }
 
-unsigned grown_order(const ChunkBits& bits, unsigned begin, unsigned end, unsigned before) {
-  // A run of 2^(k+1) - 1 pages or more holds an aligned block of 2^k pages.
-  unsigned order = static_cast<unsigned>(std::bit_width(end - begin + 1)) - 2;
-  if (before != no_order) order = std::max(order, before);
-  for (unsigned above = order + 1; above <= chunk_order; ++above) {
-    bool found = false;
-    const unsigned size = 1U << above;
-    for (unsigned page = begin & ~(size - 1); page < end && !found; page += size)
-      found = holds(bits, page, above);
-    if (!found) break;
-    order = above;
-  }
-  return order;
-}
-
 ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
   if (order > word_order) {
     unsigned whole = whole_words(bits);
@@ -147,6 +130,63 @@ ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
     blocks = above;
   }
   return best_of_words(whole_words(bits), word_order);
+}
+
+// Written out, with no branch: what is free of a word is as good as random.
+std::uint64_t BlockOrders::of_word(std::uint64_t free_pages) {
+  std::uint64_t found = 0;
+  std::uint64_t blocks = free_pages;
+#pragma GCC unroll 6
+  for (unsigned order = 0; order < word_order; ++order) {
+    const std::uint64_t above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
+    const std::uint64_t alone = blocks ^ (above | above << (1U << order));
+    found |= static_cast<std::uint64_t>(alone != 0) << order;
+    blocks = above;
+  }
+  return found | blocks << word_order;
+}
+
+BlockOrders BlockOrders::of(const ChunkBits& bits) {
+  Lanes blocks;
+  Lanes found = {};
+  load(blocks, bits);
+#pragma GCC unroll 6
+  for (unsigned order = 0; order < word_order; ++order) {
+    const Lanes above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
+    const Lanes alone = blocks ^ (above | above << (1U << order));
+    // The highest bit of x | -x is set where x is not 0.
+    found |= ((alone | -alone) >> 63) << order;
+    blocks = above;
+  }
+  found |= blocks << word_order;
+  std::uint64_t bytes = 0;
+  for (unsigned w = 0; w < chunk_words; ++w) bytes |= found[w] << (w * 8);
+  return BlockOrders(bytes);
+}
+
+unsigned BlockOrders::largest() const {
+  const unsigned orders = any();
+  if (orders == 0) return no_order;
+  if (orders < 1U << word_order) return static_cast<unsigned>(std::bit_width(orders)) - 1;
+  return largest_of_words[whole_words()];
+}
+
+ChunkBlock BlockOrders::best_of_whole_words(unsigned order) const {
+  unsigned whole = whole_words();
+  for (unsigned o = word_order; o < order; ++o) whole = merged_words(whole, o);
+  return best_of_words(whole, order);
+}
+
+ChunkBlock best_block_of_word(std::uint64_t free_pages, unsigned order) {
+  std::uint64_t blocks = free_pages;
+  for (unsigned o = 0; o < order; ++o) blocks &= (blocks >> (1U << o)) & aligned[o + 1];
+  for (; order < word_order; ++order) {
+    const std::uint64_t above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
+    const std::uint64_t alone = blocks ^ (above | above << (1U << order));
+    if (alone != 0) return {static_cast<unsigned>(std::countr_zero(alone)), order};
+    blocks = above;
+  }
+  return {0, word_order};
 }
 
 }  // namespace accelmm::mm

@@ -14,6 +14,7 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
       marks_(new PageMarks[chunks_ * chunk_words]()),
       zero_(new per_cpu::Word[chunks_ * chunk_words]()),
       descriptors_(new Chunk[chunks_]()),
+      blocks_(new BlockOrders[chunks_]()),
       touched_(new per_cpu::Word[touched_words_]()),
       summary_(new per_cpu::Word[summary_words_]()) {
   for (std::uint64_t c = 0; c < chunks_; ++c)
@@ -25,7 +26,8 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
 }
 
 std::size_t ChunkMap::metadata_bytes() const {
-  return chunks_ * (chunk_words * (sizeof(PageMarks) + sizeof(per_cpu::Word)) + sizeof(Chunk)) +
+  return chunks_ * (chunk_words * (sizeof(PageMarks) + sizeof(per_cpu::Word)) + sizeof(Chunk) +
+                    sizeof(BlockOrders)) +
          (touched_words_ + summary_words_) * sizeof(per_cpu::Word);
 }
 
@@ -68,30 +70,38 @@ void ChunkMap::make_partial(std::uint64_t c) {
     marks_[w].taken.store(marks_[w].given.load(std::memory_order_acquire) ^ differ,
                           std::memory_order_relaxed);
   chunk.free_pages = kind == Kind::claimed ? 0 : chunk_pages;
+  blocks_[c] = kind == Kind::claimed ? BlockOrders() : BlockOrders::all_free();
   chunk.order = no_order;
   if (chunk.zeros.load(std::memory_order_relaxed) == Zeros::all) spell_zeros(c);
   chunk.kind.store(Kind::partial, std::memory_order_release);
 }
 
+unsigned ChunkMap::count_blocks(std::uint64_t c) {
+  const ChunkBits bits = free_bits(c);
+  blocks_[c] = BlockOrders::of(bits);
+  return count(bits);
+}
+
 void ChunkMap::take(std::uint64_t c, unsigned begin, unsigned end) {
-  for (unsigned w = begin / 64; w * 64 < end; ++w) {
-    per_cpu::Word& word = marks_[c * chunk_words + w].taken;
-    word.store(word.load(std::memory_order_relaxed) ^ mask_of(w, begin, end),
-               std::memory_order_release);
-  }
+  flip(c, begin, end);
 }
 
 void ChunkMap::give(std::uint64_t c, unsigned begin, unsigned end) {
-  const bool leased = descriptors_[c].lease.load(std::memory_order_relaxed) != 0;
+  if (descriptors_[c].lease.load(std::memory_order_relaxed) == 0) return flip(c, begin, end);
+  for (unsigned w = begin / 64; w * 64 < end; ++w)
+    marks_[c * chunk_words + w].given.fetch_xor(mask_of(w, begin, end), std::memory_order_acq_rel);
+}
+
+void ChunkMap::flip(std::uint64_t c, unsigned begin, unsigned end) {
+  BlockOrders blocks = blocks_[c];
   for (unsigned w = begin / 64; w * 64 < end; ++w) {
-    const std::uint64_t mask = mask_of(w, begin, end);
     PageMarks& marks = marks_[c * chunk_words + w];
-    if (leased)
-      marks.given.fetch_xor(mask, std::memory_order_acq_rel);
-    else
-      marks.taken.store(marks.taken.load(std::memory_order_relaxed) ^ mask,
-                        std::memory_order_release);
+    const std::uint64_t taken =
+        marks.taken.load(std::memory_order_relaxed) ^ mask_of(w, begin, end);
+    marks.taken.store(taken, std::memory_order_release);
+    blocks.note(w, ~(taken ^ marks.given.load(std::memory_order_seq_cst)));
   }
+  blocks_[c] = blocks;
 }
 
 void ChunkMap::spell_zeros(std::uint64_t c) {

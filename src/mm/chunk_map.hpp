@@ -32,7 +32,7 @@ struct PageMarks {
 /// compare-and-swap, to free a page. So a leased chunk is changed with plain stores, and no free has
 /// to know who leases what.
 ///
-/// Owns      its words and descriptors: 3 bits and 1/64 byte a page.
+/// Owns      its words and descriptors: 3 bits and 1/32 byte a page.
 /// Threads   free_page() and is_allocated() any; the rest needs the allocator's lock.
 /// Invariant the bits of a chunk that is not partial mean nothing, and those of `zero` only where
 ///           some pages are zero. Pages behind the last are allocated for ever. A partial chunk is
@@ -70,6 +70,12 @@ class ChunkMap {
     return descriptors_[c].kind.load(std::memory_order_acquire);
   }
   [[nodiscard]] std::size_t metadata_bytes() const;
+
+  /// Of a partial chunk that nobody leases: its free blocks, as last counted. Pages that were freed
+  /// since without the lock may be missing; what is said to be free is.
+  [[nodiscard]] BlockOrders blocks(std::uint64_t c) const { return blocks_[c]; }
+  /// Counts a chunk's free pages and blocks anew. Returns the pages.
+  unsigned count_blocks(std::uint64_t c);
 
   [[nodiscard]] PageMarks* marks() { return marks_.get(); }
 
@@ -137,6 +143,8 @@ class ChunkMap {
   using Touched = TouchedBits<per_cpu::Word, std::atomic<bool>>;
 
   [[nodiscard]] static std::uint64_t words_of(std::uint64_t bits) { return (bits + 63) / 64; }
+  /// Frees or takes pages of a partial chunk that nobody leases, and notes its blocks.
+  void flip(std::uint64_t c, unsigned begin, unsigned end);
   /// Writes what is known of a chunk into its words.
   void spell_zeros(std::uint64_t c);
 
@@ -147,6 +155,7 @@ class ChunkMap {
   std::unique_ptr<PageMarks[]> marks_;
   std::unique_ptr<per_cpu::Word[]> zero_;
   std::unique_ptr<Chunk[]> descriptors_;
+  std::unique_ptr<BlockOrders[]> blocks_;
   std::unique_ptr<per_cpu::Word[]> touched_;
   std::unique_ptr<per_cpu::Word[]> summary_;
   std::atomic<bool> any_touched_ = false;
