@@ -17,21 +17,6 @@ ChunkBins::ChunkBins(std::uint64_t chunks)
   }
 }
 
-void ChunkBins::insert(unsigned lifetime, unsigned order, unsigned free_pages,
-                       std::uint64_t chunk) {
-  ACCELMM_DCHECK(order < orders && free_pages > 0 && free_pages < chunk_pages);
-  const unsigned fill = fill_of(free_pages);
-  trees_[index(lifetime, order, fill)].insert(chunk);
-  filled_[lifetime] |= std::uint64_t{1} << (order * fills + fill);
-}
-
-void ChunkBins::erase(unsigned lifetime, unsigned order, unsigned free_pages, std::uint64_t chunk) {
-  const unsigned fill = fill_of(free_pages);
-  BitTree& chunks = trees_[index(lifetime, order, fill)];
-  chunks.erase(chunk);
-  if (chunks.empty()) filled_[lifetime] &= ~(std::uint64_t{1} << (order * fills + fill));
-}
-
 void ChunkBins::clear() {
   std::fill_n(words_.get(), words_taken_, 0);
   filled_ = {};
@@ -48,11 +33,6 @@ std::uint64_t ChunkBins::validate() const {
         chunks += count;
       }
   return chunks;
-}
-
-std::uint64_t ChunkBins::best(unsigned lifetime, unsigned order) const {
-  const std::uint64_t filled = filled_from(lifetime, order);
-  return filled == 0 ? none : first_tree(lifetime, filled).first();
 }
 
 std::uint64_t ChunkBins::lowest(unsigned lifetime, unsigned order, std::uint64_t begin,

@@ -4,6 +4,8 @@
 #include "mm/bit_tree.hpp"
 #include "mm/chunk_bits.hpp"
 
+#include <accelmm/check.hpp>
+
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -87,6 +89,27 @@ class ChunkBins {
   std::array<BitTree, bins> trees_;
   std::array<std::uint64_t, lifetimes> filled_{};  // bits as filled_from() has them
 };
+
+inline void ChunkBins::insert(unsigned lifetime, unsigned order, unsigned free_pages,
+                              std::uint64_t chunk) {
+  ACCELMM_DCHECK(order < orders && free_pages > 0 && free_pages < chunk_pages);
+  const unsigned fill = fill_of(free_pages);
+  trees_[index(lifetime, order, fill)].insert(chunk);
+  filled_[lifetime] |= std::uint64_t{1} << (order * fills + fill);
+}
+
+inline void ChunkBins::erase(unsigned lifetime, unsigned order, unsigned free_pages,
+                             std::uint64_t chunk) {
+  const unsigned fill = fill_of(free_pages);
+  BitTree& chunks = trees_[index(lifetime, order, fill)];
+  chunks.erase(chunk);
+  if (chunks.empty()) filled_[lifetime] &= ~(std::uint64_t{1} << (order * fills + fill));
+}
+
+inline std::uint64_t ChunkBins::best(unsigned lifetime, unsigned order) const {
+  const std::uint64_t filled = filled_from(lifetime, order);
+  return filled == 0 ? none : first_tree(lifetime, filled).first();
+}
 
 template <class F>
 std::uint64_t ChunkBins::first_of(unsigned lifetime, unsigned order, unsigned limit, F f) const {

@@ -23,15 +23,9 @@ std::uint64_t any(const Lanes& lanes) {
          ((lanes[4] | lanes[5]) | (lanes[6] | lanes[7]));
 }
 
-// The positions of a word that are multiples of 2^order.
-constexpr std::array<std::uint64_t, word_order + 1> aligned = {
-    0xffff'ffff'ffff'ffff, 0x5555'5555'5555'5555, 0x1111'1111'1111'1111, 0x0101'0101'0101'0101,
-    0x0001'0001'0001'0001, 0x0000'0001'0000'0001, 0x0000'0000'0000'0001,
-};
-
 // Makes of the free blocks of `order`, named by their first pages, those of order + 1.
 void merge(Lanes& blocks, unsigned order) {
-  blocks &= (blocks >> (1U << order)) & aligned[order + 1];
+  blocks &= (blocks >> (1U << order)) & aligned_in_word[order + 1];
 }
 
 // Bit w is set where word w is free as a whole.
@@ -69,14 +63,6 @@ constexpr unsigned order_of_words(unsigned whole, unsigned at_most) {
   }
   return order;
 }
-
-// The orders of the largest blocks by which of the words are whole.
-constexpr std::array<std::uint8_t, 256> largest_of_words = [] {
-  std::array<std::uint8_t, 256> orders{};
-  for (unsigned whole = 0; whole < 256; ++whole)
-    orders[whole] = static_cast<std::uint8_t>(order_of_words(whole, chunk_order));
-  return orders;
-}();
 
 }  // namespace
 
@@ -132,27 +118,13 @@ ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
   return best_of_words(whole_words(bits), word_order);
 }
 
-// Written out, with no branch: what is free of a word is as good as random.
-std::uint64_t BlockOrders::of_word(std::uint64_t free_pages) {
-  std::uint64_t found = 0;
-  std::uint64_t blocks = free_pages;
-#pragma GCC unroll 6
-  for (unsigned order = 0; order < word_order; ++order) {
-    const std::uint64_t above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
-    const std::uint64_t alone = blocks ^ (above | above << (1U << order));
-    found |= static_cast<std::uint64_t>(alone != 0) << order;
-    blocks = above;
-  }
-  return found | blocks << word_order;
-}
-
 BlockOrders BlockOrders::of(const ChunkBits& bits) {
   Lanes blocks;
   Lanes found = {};
   load(blocks, bits);
 #pragma GCC unroll 6
   for (unsigned order = 0; order < word_order; ++order) {
-    const Lanes above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
+    const Lanes above = blocks & (blocks >> (1U << order)) & aligned_in_word[order + 1];
     const Lanes alone = blocks ^ (above | above << (1U << order));
     // The highest bit of x | -x is set where x is not 0.
     found |= ((alone | -alone) >> 63) << order;
@@ -164,29 +136,10 @@ BlockOrders BlockOrders::of(const ChunkBits& bits) {
   return BlockOrders(bytes);
 }
 
-unsigned BlockOrders::largest() const {
-  const unsigned orders = any();
-  if (orders == 0) return no_order;
-  if (orders < 1U << word_order) return static_cast<unsigned>(std::bit_width(orders)) - 1;
-  return largest_of_words[whole_words()];
-}
-
 ChunkBlock BlockOrders::best_of_whole_words(unsigned order) const {
   unsigned whole = whole_words();
   for (unsigned o = word_order; o < order; ++o) whole = merged_words(whole, o);
   return best_of_words(whole, order);
-}
-
-ChunkBlock best_block_of_word(std::uint64_t free_pages, unsigned order) {
-  std::uint64_t blocks = free_pages;
-  for (unsigned o = 0; o < order; ++o) blocks &= (blocks >> (1U << o)) & aligned[o + 1];
-  for (; order < word_order; ++order) {
-    const std::uint64_t above = blocks & (blocks >> (1U << order)) & aligned[order + 1];
-    const std::uint64_t alone = blocks ^ (above | above << (1U << order));
-    if (alone != 0) return {static_cast<unsigned>(std::countr_zero(alone)), order};
-    blocks = above;
-  }
-  return {0, word_order};
 }
 
 }  // namespace accelmm::mm

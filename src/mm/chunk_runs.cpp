@@ -142,21 +142,20 @@ PageRun ChunkRuns::highest_in(PageRun run, std::uint64_t count, std::uint64_t ma
 
 // The run to take `count` chunks from.
 PageRun ChunkRuns::find(std::uint64_t count) const {
-  const unsigned own = bin_of(count);
-  unsigned bin = next_bin(own);
+  unsigned bin = next_bin(bin_of(count));
   if (bin >= bins_) return no_run;
-  const bool exact = order_of(bin) <= steps_order;  // all of a bin are of one length
-  PageRun best = no_run;
-  unsigned looks = exact ? 1 : looks_for_best;
-  std::uint64_t window = trees_[bin].first();
-  while (true) {
-    const PageRun run = run_in(bin, window);
-    if (run.size() >= count && (best.begin == none || run.size() < best.size())) best = run;
-    if (--looks == 0 || best.size() == count) break;
+  PageRun best = run_in(bin, trees_[bin].first());
+  // Up to there all runs of a bin are of one length.
+  if (order_of(bin) <= steps_order || best.size() == count) return best;
+  std::uint64_t window = best.begin >> order_of(bin);
+  for (unsigned look = 1; look < looks_for_best; ++look) {
     window = trees_[bin].next(window + 1);
     if (window == none) break;
+    const PageRun run = run_in(bin, window);
+    if (best.size() < count || (run.size() >= count && run.size() < best.size())) best = run;
+    if (best.size() == count) break;
   }
-  if (best.begin != none) return best;
+  if (best.size() >= count) return best;
   bin = next_bin(bin + 1);
   return bin < bins_ ? run_in(bin, trees_[bin].first()) : no_run;
 }

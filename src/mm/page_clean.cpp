@@ -46,7 +46,7 @@ std::uint64_t PageSpace::take_clean_part(std::uint64_t count, unsigned order, un
 
 bool PageSpace::all_clean(PageRun chunks) const {
   for (std::uint64_t c = chunks.begin; c < chunks.end; ++c)
-    if (map_.chunk(c).zeros.load(std::memory_order_acquire) != ChunkMap::Zeros::all) return false;
+    if (map_.zeros(c) != Zeros::all) return false;
   return true;
 }
 

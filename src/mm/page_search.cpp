@@ -154,13 +154,6 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   return runs;
 }
 
-// Whether pages of a partial chunk are as free as `bits`.
-bool PageSpace::part_is(std::uint64_t c, unsigned begin, unsigned end, std::uint64_t bits) const {
-  for (unsigned w = begin / 64; w * 64 < end; ++w)
-    if (((map_.free_word(c * chunk_words + w) ^ bits) & mask_of(w, begin, end)) != 0) return false;
-  return true;
-}
-
 // Whether each page of a run is in a chunk of which whole(kind) is true, or in a partial one and as
 // free as `bits`.
 template <class Whole>
@@ -173,7 +166,7 @@ bool PageSpace::all_pages(PageRun run, std::uint64_t bits, Whole whole) const {
       if (kind != Kind::partial) return false;
       const auto first = static_cast<unsigned>(page - first_page(c));
       const auto last = static_cast<unsigned>(std::min(run.end, end) - first_page(c));
-      if (!part_is(c, first, last, bits)) return false;
+      if (!map_.part_is(c, first, last, bits)) return false;
     }
     page = end;
   }
@@ -220,7 +213,7 @@ bool PageSpace::is_filed_rightly(std::uint64_t c) const {
   const unsigned free = mm::count(bits);
   const unsigned order = largest_order(bits);
   const bool counted =
-      free == chunk.free_pages && order == chunk.order && map_.blocks(c) == BlockOrders::of(bits);
+      free == chunk.free_pages && order == chunk.order && chunk.blocks == BlockOrders::of(bits);
   if (!counted && !map_.any_touched()) return false;
   if (chunk.order == no_order) return true;
   return chunk.order < ChunkBins::orders && free >= chunk.free_pages && order >= chunk.order &&
@@ -231,7 +224,7 @@ std::uint64_t PageSpace::recount() {
   std::uint64_t wrong = 0;
   for (std::uint64_t c = 0; c < map_.chunks(); ++c) wrong += is_filed_rightly(c) ? 0U : 1U;
   leases_.each([this](PageLeases::Lease& lease) { static_cast<void>(leases_.revoke(lease)); });
-  stacks_.drain([this](std::uint64_t c) { map_.chunk(c).kind.store(Kind::free); });
+  stacks_.drain([this](std::uint64_t c) { map_.set_kind(c, Kind::free); });
   map_.each_touched([](std::uint64_t) {});
   bins_.clear();
   chunks_.clear();
@@ -259,7 +252,7 @@ void PageSpace::validate() const {
       ACCELMM_CHECK(kind == Kind::partial || !leased);
       continue;
     }
-    ACCELMM_CHECK(chunk.zeros.load() != ChunkMap::Zeros::all);
+    ACCELMM_CHECK(map_.zeros(c) != Zeros::all);
     const ChunkBits bits = map_.free_bits(c);
     if (chunk.order != no_order) {
       ++binned;
@@ -271,7 +264,7 @@ void PageSpace::validate() const {
     if (!map_.any_touched()) {
       ACCELMM_CHECK(mm::count(bits) == chunk.free_pages);
       ACCELMM_CHECK(largest_order(bits) == chunk.order);
-      ACCELMM_CHECK(map_.blocks(c) == BlockOrders::of(bits));
+      ACCELMM_CHECK(chunk.blocks == BlockOrders::of(bits));
     }
   }
   ACCELMM_CHECK(bins_.validate() == binned);

@@ -81,7 +81,7 @@ void PageSpace::file(std::uint64_t c, unsigned free_pages, unsigned order) {
 // least the pages of its largest block.
 void PageSpace::refile(std::uint64_t c, unsigned free_pages) {
   ChunkMap::Chunk& chunk = map_.chunk(c);
-  const unsigned order = map_.blocks(c).largest();
+  const unsigned order = map_.chunk(c).blocks.largest();
   if (order == no_order ? free_pages != 0 : free_pages < 1U << order) {
     unbin(c);
     rebin(c);
@@ -99,13 +99,13 @@ void PageSpace::rebin(std::uint64_t c) {
   if (free_pages == chunk_pages)
     give_chunk(c);
   else
-    file(c, free_pages, map_.blocks(c).largest());
+    file(c, free_pages, map_.chunk(c).blocks.largest());
 }
 
 // The smallest block of at least 2^order pages, so that larger ones stay whole; the lowest of these.
 // Pre: the chunk is in a bin of that order or a larger.
 ChunkBlock PageSpace::best_block_of(std::uint64_t c, unsigned order) const {
-  const BlockOrders blocks = map_.blocks(c);
+  const BlockOrders blocks = map_.chunk(c).blocks;
   if (order < BlockOrders::word_order) {
     order = blocks.smallest_part(order);
     if (order < BlockOrders::word_order) {
@@ -142,10 +142,8 @@ PageRun PageSpace::take_chunks(std::uint64_t count, unsigned align_order) {
 std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lifetime) {
   const std::uint64_t full = pages >> chunk_order;
   const Kind kind = full == 1 && pages == chunk_pages ? Kind::lone : Kind::allocated;
-  for (std::uint64_t c = chunks.begin; c < chunks.begin + full; ++c) {
-    map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-    map_.chunk(c).kind.store(kind, std::memory_order_release);
-  }
+  map_.states().set_all_but_zeros({chunks.begin, chunks.begin + full},
+                                  ChunkState(kind, Zeros::none, lifetime));
   if (const unsigned taken = in_chunk(pages); taken != 0) {
     const std::uint64_t c = chunks.begin + full;
     map_.make_partial(c);
@@ -160,16 +158,15 @@ std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lif
 
 // Puts a chunk, whose pages are all free, where whole chunks are.
 void PageSpace::give_chunk(std::uint64_t c) {
-  std::atomic<Kind>& kind = map_.chunk(c).kind;
-  kind.store(Kind::cached, std::memory_order_release);
+  map_.set_kind(c, Kind::cached);
   if (stacks_.push(c)) return;
-  kind.store(Kind::free, std::memory_order_release);
+  map_.set_kind(c, Kind::free);
   chunks_.give({c, c + 1});
 }
 
 void PageSpace::empty_stacks() {
   stacks_.drain([this](std::uint64_t c) {
-    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
+    map_.set_kind(c, Kind::free);
     chunks_.give({c, c + 1});
   });
 }
@@ -177,23 +174,19 @@ void PageSpace::empty_stacks() {
 std::uint64_t PageSpace::take_cached_chunk(unsigned lifetime) {
   const std::uint64_t c = stacks_.pop();
   if (c == none) return none;
-  ChunkMap::Chunk& chunk = map_.chunk(c);
-  chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-  chunk.kind.store(Kind::lone, std::memory_order_release);
+  map_.states().set(c, ChunkState(Kind::lone, map_.zeros(c), lifetime));
   leases_.count_allocation();
   return pages_of(c);
 }
 
-PageSpace::Given PageSpace::give_lone_chunk(std::uint64_t c, ChunkMap::Zeros zeros) {
-  if (!map_.claim_lone(c)) return Given::not_lone;
-  ChunkMap::Chunk& chunk = map_.chunk(c);
-  chunk.zeros.store(zeros, std::memory_order_release);
-  chunk.kind.store(Kind::cached, std::memory_order_release);
+PageSpace::Given PageSpace::give_lone_chunk(std::uint64_t c, Zeros zeros) {
+  if (!map_.states().claim_lone(c)) return Given::not_lone;
+  map_.states().set(c, ChunkState(Kind::cached, zeros));
   if (stacks_.push(c)) {
     leases_.count_free();
     return Given::done;
   }
-  chunk.kind.store(Kind::claimed, std::memory_order_release);
+  map_.states().set(c, ChunkState(Kind::claimed, zeros));
   return Given::no_room;
 }
 
@@ -236,12 +229,12 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
     ChunkMap::Chunk& chunk = map_.chunk(c);
     ACCELMM_DCHECK(chunk.lease.load() == 0);
     if (map_.kind(c) == Kind::free) {
-      chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
       if (end - begin == chunk_pages) {
-        chunk.kind.store(Kind::allocated, std::memory_order_release);
+        map_.states().set(c, ChunkState(Kind::allocated, map_.zeros(c), lifetime));
         return;
       }
       map_.make_partial(c);
+      chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
     }
     unbin(c);
     map_.take(c, begin, end);
@@ -249,26 +242,52 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
   });
 }
 
+bool PageSpace::release(PageRun run, Zeros zeros) {
+  const std::uint64_t c = run.begin >> chunk_order;
+  if (run.end > pages_of(c + 1) || map_.kind(c) != Kind::partial) return release_many(run, zeros);
+  const unsigned begin = in_chunk(run.begin);
+  const unsigned end = begin + static_cast<unsigned>(run.size());
+  if (!map_.part_is(c, begin, end, 0)) return false;
+  give_part(c, begin, end, zeros);
+  return true;
+}
+
+// What was taken in one piece has all its chunks allocated but for a part of the last one.
+bool PageSpace::release_many(PageRun run, Zeros zeros) {
+  const PageRun whole{run.begin >> chunk_order, run.end >> chunk_order};
+  const unsigned rest = in_chunk(run.end);
+  if (in_chunk(run.begin) != 0 || whole.size() < 2 || !map_.states().all(whole, Kind::allocated) ||
+      (rest != 0 && map_.kind(whole.end) != Kind::partial)) {
+    if (!claim(run)) return false;
+    give(run, zeros);
+    return true;
+  }
+  if (rest != 0 && !map_.part_is(whole.end, 0, rest, 0)) return false;
+  map_.states().set_all(whole, ChunkState(Kind::free, zeros));
+  chunks_.give(whole);
+  if (rest != 0) give_part(whole.end, 0, rest, zeros);
+  return true;
+}
+
 bool PageSpace::claim(PageRun run) {
   if (!all_allocated(run)) return false;
   const std::uint64_t first = run.begin >> chunk_order;
   for (std::uint64_t c = first; pages_of(c) < run.end; ++c) {
-    std::atomic<Kind>& kind = map_.chunk(c).kind;
-    if (kind.load(std::memory_order_relaxed) == Kind::partial) continue;
-    if (kind.load(std::memory_order_relaxed) == Kind::allocated) {
-      kind.store(Kind::claimed, std::memory_order_relaxed);
-    } else if (!map_.claim_lone(c)) {
+    const Kind kind = map_.kind(c);
+    if (kind == Kind::partial) continue;
+    if (kind == Kind::allocated) {
+      map_.set_kind(c, Kind::claimed);
+    } else if (!map_.states().claim_lone(c)) {
       // Somebody frees the same chunk at this moment.
       while (c-- > first)
-        if (map_.kind(c) == Kind::claimed)
-          map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+        if (map_.kind(c) == Kind::claimed) map_.set_kind(c, Kind::allocated);
       return false;
     }
   }
   return true;
 }
 
-void PageSpace::give(PageRun run, ChunkMap::Zeros zeros) {
+void PageSpace::give(PageRun run, Zeros zeros) {
   while (!run.empty()) {
     const std::uint64_t c = run.begin >> chunk_order;
     const unsigned begin = in_chunk(run.begin);
@@ -276,10 +295,8 @@ void PageSpace::give(PageRun run, ChunkMap::Zeros zeros) {
     const std::uint64_t last = run.end >> chunk_order;
     std::uint64_t end = c;
     if (begin == 0)
-      for (; end < last && map_.kind(end) == Kind::claimed; ++end) {
-        map_.chunk(end).zeros.store(zeros, std::memory_order_relaxed);
-        map_.chunk(end).kind.store(Kind::free, std::memory_order_release);
-      }
+      for (; end < last && map_.kind(end) == Kind::claimed; ++end)
+        map_.states().set(end, ChunkState(Kind::free, zeros));
     if (end > c) {
       if (end == c + 1)
         give_chunk(c);
@@ -300,9 +317,9 @@ void PageSpace::split_claimed(PageRun run) {
   });
 }
 
-void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros) {
+void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, Zeros zeros) {
   if (map_.kind(c) == Kind::claimed) map_.make_partial(c);
-  map_.set_zeros({pages_of(c) + begin, pages_of(c) + end}, zeros);
+  if (map_.zeros(c) != zeros) map_.set_zeros({pages_of(c) + begin, pages_of(c) + end}, zeros);
   map_.give(c, begin, end);
   const ChunkMap::Chunk& chunk = map_.chunk(c);
   if (chunk.lease.load(std::memory_order_relaxed) != 0) return;

@@ -60,6 +60,10 @@ class PageSpace {
   /// empty list if fewer are free. Throws std::bad_alloc.
   [[nodiscard]] std::vector<PageRun> plan_scattered(std::uint64_t count);
 
+  /// Gives pages back that hold zeros, or something else. Returns false, and changes nothing, if one of
+  /// them is not allocated.
+  [[nodiscard]] bool release(PageRun run, ChunkMap::Zeros zeros);
+  /// The same in two steps.
   /// Makes pages the caller's to give. Returns false, and changes nothing, if one of them is not
   /// allocated.
   [[nodiscard]] bool claim(PageRun run);
@@ -92,6 +96,7 @@ class PageSpace {
 
  private:
   using Kind = ChunkMap::Kind;
+  using Zeros = ChunkMap::Zeros;
 
   void settle_touched();
   // --- bins ---
@@ -107,11 +112,10 @@ class PageSpace {
   [[nodiscard]] PageRun take_chunks(std::uint64_t count, unsigned align_order);
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
   void give_chunk(std::uint64_t c);
+  [[nodiscard]] bool release_many(PageRun run, ChunkMap::Zeros zeros);
   void empty_stacks();
   // --- searches ---
   [[nodiscard]] bool all_allocated(PageRun run) const;
-  [[nodiscard]] bool part_is(std::uint64_t c, unsigned begin, unsigned end,
-                             std::uint64_t bits) const;
   template <class Whole>
   [[nodiscard]] bool all_pages(PageRun run, std::uint64_t bits, Whole whole) const;
   [[nodiscard]] std::uint64_t find_run(std::uint64_t count, unsigned align_order, PageRun within,
