@@ -28,7 +28,7 @@ ChunkRuns::ChunkRuns(std::uint64_t chunks)
       orders_(static_cast<unsigned>(std::bit_width(chunks))),
       bins_(orders_ * steps) {
   ACCELMM_CHECK(chunks > 0 && chunks <= max_chunks);
-  // Of the eight bins of an order below the fourth only 2^order are ever used.
+  // Of the 16 bins of an order below the fifth only 2^order are ever used.
   const auto used = [](unsigned bin) {
     const unsigned order = order_of(bin);
     return order >= steps_order || (bin & ((steps >> order) - 1)) == 0;

@@ -16,7 +16,7 @@ namespace accelmm::mm {
 /// The free chunks of a region, as runs that are as long as they can be: what is given next to free
 /// chunks becomes one run with them.
 ///
-/// The bins are of lengths: eight to each power of two, so that runs of up to 15 chunks have a bin
+/// The bins are of lengths: 16 to each power of two, so that runs of up to 31 chunks have a bin
 /// of their own length each. Where runs are of 2^k chunks or more, no two begin in the same 2^k
 /// chunks: so a bin is a set of such windows, and a window knows where its run begins.
 ///
@@ -79,7 +79,7 @@ class ChunkRuns {
   [[nodiscard]] std::uint64_t validate() const;
 
  private:
-  static constexpr unsigned steps_order = 3;  // 8 bins to a power of two
+  static constexpr unsigned steps_order = 4;  // 16 bins to a power of two
   static constexpr unsigned steps = 1U << steps_order;
   static constexpr unsigned max_bins = 28 * steps;
   static constexpr std::uint32_t no_begin = ~std::uint32_t{0};

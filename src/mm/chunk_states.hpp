@@ -4,6 +4,7 @@
 #include "mm/page_run.hpp"
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -58,8 +59,8 @@ class ChunkState {
 /// The states of the chunks of a region, eight to a word, so that a request of many chunks is a few
 /// words' work.
 ///
-/// A word is read or written as a whole only where all its chunks are of one run, which is then in the
-/// hands of the holder of the allocator's lock; a single chunk's byte by whoever has that chunk.
+/// A word is written as a whole only where all its chunks are of one run, which is then in the hands
+/// of the holder of the allocator's lock; a single chunk's byte by whoever has that chunk.
 ///
 /// Owns      a byte a chunk.
 /// Threads   at() and claim_lone() any; the rest needs the allocator's lock, or a chunk in hand.
@@ -89,13 +90,18 @@ class ChunkStates {
                                            std::memory_order_acq_rel, std::memory_order_acquire);
   }
 
-  /// Whether all chunks of a run are of one kind.
+  /// Whether all chunks of a run are of one kind. Pre: the run is not empty.
   [[nodiscard]] bool all(PageRun run, ChunkKind kind) const {
+    // Of the first and the last word only the run's own bytes count.
+    static_assert(std::endian::native == std::endian::little);
     const std::uint64_t wanted = each_byte * static_cast<unsigned>(kind);
+    const std::uint64_t last = (run.end - 1) / 8;
+    std::uint64_t mask = ~std::uint64_t{0} << (run.begin % 8 * 8);
     std::uint64_t other = 0;
-    for_words(
-        run, [&](std::uint64_t c) { other |= at(c).byte() ^ (wanted & 0xff); },
-        [&](std::uint64_t w) { other |= word(w).load(std::memory_order_acquire) ^ wanted; });
+    for (std::uint64_t w = run.begin / 8; w < last; ++w, mask = ~std::uint64_t{0})
+      other |= (word(w).load(std::memory_order_acquire) ^ wanted) & mask;
+    mask &= ~std::uint64_t{0} >> (56 - (run.end - 1) % 8 * 8);
+    other |= (word(last).load(std::memory_order_acquire) ^ wanted) & mask;
     return (other & each_byte * ChunkState::kind_mask) == 0;
   }
   /// Gives all chunks of a run a state.

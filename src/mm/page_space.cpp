@@ -256,8 +256,10 @@ bool PageSpace::release(PageRun run, Zeros zeros) {
 bool PageSpace::release_many(PageRun run, Zeros zeros) {
   const PageRun whole{run.begin >> chunk_order, run.end >> chunk_order};
   const unsigned rest = in_chunk(run.end);
-  if (in_chunk(run.begin) != 0 || whole.size() < 2 || !map_.states().all(whole, Kind::allocated) ||
-      (rest != 0 && map_.kind(whole.end) != Kind::partial)) {
+  const bool in_one_piece = in_chunk(run.begin) == 0 && whole.size() > 1 &&
+                            map_.states().all(whole, Kind::allocated) &&
+                            (rest == 0 || map_.kind(whole.end) == Kind::partial);
+  if (!in_one_piece) {
     if (!claim(run)) return false;
     give(run, zeros);
     return true;

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mm/chunk_runs.hpp"
 
-#include <algorithm>
-#include <random>
-#include <vector>
-
 #include <gtest/gtest.h>
 
 namespace accelmm::mm {
@@ -38,13 +34,13 @@ TEST(ChunkRuns, TakesFromTheShortestRunThatFits) {
   EXPECT_EQ(1U + 28 + 459, runs.validate());
 }
 
-// 130 and 131 chunks are of one bin.
+// 264 and 265 chunks are of one bin.
 TEST(ChunkRuns, LooksAtSeveralRunsOfABinForOneThatIsLongEnough) {
   ChunkRuns runs(10'000);
-  for (std::uint64_t i = 0; i < 7; ++i) runs.give({i * 200, i * 200 + 130});
-  runs.give({2000, 2131});
-  EXPECT_EQ(2000U, runs.take(131, 0).begin);
-  EXPECT_EQ(none, runs.take(131, 0).begin);
+  for (std::uint64_t i = 0; i < 7; ++i) runs.give({i * 300, i * 300 + 264});
+  runs.give({3000, 3265});
+  EXPECT_EQ(3000U, runs.take(265, 0).begin);
+  EXPECT_EQ(none, runs.take(265, 0).begin);
 }
 
 TEST(ChunkRuns, PlacesAreAligned) {
@@ -60,148 +56,43 @@ TEST(ChunkRuns, PlacesAreAligned) {
   EXPECT_EQ(0U, runs.take(4, 63).begin);
 }
 
-// The same chunks, one byte each.
-class Naive {
- public:
-  explicit Naive(std::uint64_t chunks) : free_(chunks, 0) {}
-
-  bool all(PageRun run, bool free) const {
-    return std::all_of(at(run.begin), at(run.end), [=](char c) { return (c != 0) == free; });
-  }
-  void set(PageRun run, bool free) {
-    for (std::uint64_t c = run.begin; c < run.end; ++c) free_[c] = free ? 1 : 0;
-  }
-  bool is_free(std::uint64_t c) const { return free_[c] != 0; }
-  std::uint64_t free() const {
-    return static_cast<std::uint64_t>(std::count(free_.begin(), free_.end(), 1));
-  }
-  PageRun run_with(std::uint64_t c) const {
-    if (!is_free(c)) return ChunkRuns::no_run;
-    PageRun run{c, c + 1};
-    while (run.begin > 0 && is_free(run.begin - 1)) --run.begin;
-    while (run.end < free_.size() && is_free(run.end)) ++run.end;
-    return run;
-  }
-  std::uint64_t shortest(std::uint64_t count) const {
-    std::uint64_t found = none;
-    for (std::uint64_t c = 0; c < free_.size(); ++c)
-      if (const PageRun run = run_with(c); run.begin != none) {
-        if (run.size() >= count) found = std::min(found, run.size());
-        c = run.end;
-      }
-    return found;
-  }
-  bool has(std::uint64_t count, std::uint64_t alignment, PageRun within) const {
-    for (std::uint64_t c = (within.begin + alignment - 1) / alignment * alignment;
-         c + count <= within.end; c += alignment)
-      if (all({c, c + count}, true)) return true;
-    return false;
-  }
-
- private:
-  std::vector<char>::const_iterator at(std::uint64_t c) const {
-    return free_.begin() + static_cast<std::ptrdiff_t>(c);
-  }
-  std::vector<char> free_;
-};
-
-void judge_place(const Naive& naive, PageRun place, std::uint64_t count, unsigned align) {
-  ASSERT_EQ(count, place.size());
-  ASSERT_EQ(0U, place.begin % (std::uint64_t{1} << align));
-  ASSERT_TRUE(naive.all(place, true));
+TEST(ChunkRuns, ChunksOfSeveralPlacesOfARunAreTakenExactly) {
+  ChunkRuns runs(300);
+  runs.give({10, 290});
+  runs.take_exactly({10, 20});
+  runs.take_exactly({100, 150});
+  runs.take_exactly({289, 290});
+  EXPECT_EQ(none, runs.run_with(15).begin);
+  EXPECT_EQ(20U, runs.run_with(99).begin);
+  EXPECT_EQ(150U, runs.run_with(150).begin);
+  EXPECT_EQ(none, runs.run_with(289).begin);
+  EXPECT_EQ(none, runs.run_with(300).begin);
+  EXPECT_EQ(80U + 139, runs.validate());
 }
 
-class ChunkRunsBesideBytes : public testing::TestWithParam<std::uint64_t> {};
+TEST(ChunkRuns, TheEndsOfARangeAreFoundInRunsThatReachOutOfIt) {
+  ChunkRuns runs(2000);
+  runs.give({100, 1900});
+  EXPECT_EQ(500U, runs.lowest_within(7, 0, {500, 700}).begin);
+  EXPECT_EQ(693U, runs.highest_within(7, 0, {500, 700}).begin);
+  EXPECT_EQ(512U, runs.lowest_within(7, 6, {500, 700}).begin);
+  EXPECT_EQ(640U, runs.highest_within(7, 6, {500, 700}).begin);
+  EXPECT_EQ(none, runs.lowest_within(201, 0, {500, 700}).begin);
+  EXPECT_EQ(none, runs.highest_within(1, 0, {0, 100}).begin);
+}
 
-TEST_P(ChunkRunsBesideBytes, Agree) {
-  const std::uint64_t chunks = GetParam();
+TEST(ChunkRuns, AMebiOfChunksIsOneRun) {
+  constexpr std::uint64_t chunks = std::uint64_t{1} << 20;
   ChunkRuns runs(chunks);
-  Naive naive(chunks);
-  std::mt19937_64 random(chunks);
-  for (int step = 0; step < 4000; ++step) {
-    const std::uint64_t at = random() % chunks;
-    const std::uint64_t count = 1 + random() % (std::uint64_t{1} << random() % 8);
-    const auto align = static_cast<unsigned>(random() % 2 == 0 ? 0 : random() % 5);
-    const PageRun run = naive.run_with(at);
-    const PageRun got = runs.run_with(at);
-    ASSERT_EQ(run.begin, got.begin);
-    ASSERT_EQ(run.end, got.end);
-    const std::uint64_t shortest = naive.shortest(count);
-    const PageRun within{at, at + 1 + random() % (chunks - at)};
-    switch (random() % 6) {
-      case 0: {
-        const PageRun place = runs.take(count, align);
-        if (align == 0 && count <= 15) {
-          ASSERT_EQ(shortest == none, place.begin == none);
-        }
-        if (place.begin == none) break;
-        judge_place(naive, place, count, align);
-        // Up to 15 chunks each length has its bin.
-        if (align == 0 && shortest <= 15) {
-          ASSERT_EQ(shortest, naive.run_with(place.begin).size());
-        }
-        naive.set(place, false);
-        break;
-      }
-      case 1:
-      case 2: {
-        PageRun place{at, at};
-        while (place.end < chunks && place.size() < count && !naive.is_free(place.end)) ++place.end;
-        if (place.empty()) break;
-        runs.give(place);
-        naive.set(place, true);
-        break;
-      }
-      case 3: {
-        if (run.begin == none) break;
-        const PageRun part{at, std::min(run.end, at + count)};
-        runs.take_exactly(part);
-        naive.set(part, false);
-        break;
-      }
-      case 4: {
-        const PageRun low = runs.lowest_within(count, align, within);
-        const PageRun high = runs.highest_within(count, align, within);
-        if (low.begin != none) {
-          judge_place(naive, low, count, align);
-          ASSERT_GE(low.begin, within.begin);
-          ASSERT_LE(low.end, within.end);
-        }
-        if (high.begin != none) {
-          judge_place(naive, high, count, align);
-          ASSERT_GE(high.begin, within.begin);
-          ASSERT_LE(high.end, within.end);
-          ASSERT_NE(none, low.begin);
-          ASSERT_LE(low.begin, high.begin);
-        }
-        if (count == 1 && align == 0) {
-          ASSERT_EQ(naive.has(1, 1, within), low.begin != none && high.begin != none);
-        }
-        break;
-      }
-      default: {
-        const PageRun place =
-            runs.first_of(count, align, 8, [](PageRun p) { return p.begin % 3 == 0; });
-        if (place.begin == none) break;
-        judge_place(naive, place, count, align);
-        ASSERT_EQ(0U, place.begin % 3);
-        break;
-      }
-    }
-    ASSERT_EQ(naive.free(), runs.validate());
-  }
-  std::uint64_t sum = 0;
-  runs.each([&](PageRun run) {
-    EXPECT_TRUE(naive.all(run, true));
-    sum += run.size();
-  });
-  EXPECT_EQ(naive.free(), sum);
+  runs.give({1, chunks});
+  EXPECT_EQ(1U, runs.run_with(chunks - 1).begin);
+  EXPECT_EQ(chunks - 1, runs.take(chunks - 1, 0).size());
+  runs.give({0, chunks});
+  EXPECT_EQ(chunks, runs.validate());
+  EXPECT_EQ(chunks / 2, runs.highest_within(chunks / 2, 19, {0, chunks}).begin);
   runs.clear();
   EXPECT_EQ(0U, runs.validate());
 }
-
-INSTANTIATE_TEST_SUITE_P(Sizes, ChunkRunsBesideBytes,
-                         testing::Values(1, 2, 7, 64, 100, 1000, 4097));
 
 }  // namespace
 }  // namespace accelmm::mm
