@@ -107,7 +107,7 @@ class ChunkMap {
   // --- knowledge of zeros: a bit says that a page held zeros when it was last handed out ---
   /// Whether soil_page() has something to do.
   [[nodiscard]] bool is_clean(std::uint64_t page) const {
-    return zeros(page >> chunk_order) == Zeros::some &&
+    return states_.at(page >> chunk_order).has_some_zeros() &&
            (zero_[page >> 6].load(std::memory_order_relaxed) >> (page & 63) & 1) != 0;
   }
   /// Forgets that one page of a partial chunk holds zeros. Any thread.

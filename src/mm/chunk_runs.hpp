@@ -20,7 +20,7 @@ namespace accelmm::mm {
 /// of their own length each. Where runs are of 2^k chunks or more, no two begin in the same 2^k
 /// chunks: so a bin is a set of such windows, and a window knows where its run begins.
 ///
-/// Owns      its words: about 6 bytes a chunk.
+/// Owns      its words: about 9 bytes a chunk.
 /// Units     chunks.
 /// Threads   externally synchronised.
 /// Invariant runs are not empty, and between two of them is a chunk that is in none -> validate().

@@ -20,7 +20,7 @@ namespace accelmm::mm {
 enum class ChunkKind : std::uint8_t { free, allocated, lone, partial, cached, claimed };
 
 /// Which pages of a chunk are known to hold zeros.
-enum class ChunkZeros : std::uint8_t { none, some, all };
+enum class ChunkZeros : std::uint8_t { none, all, some };
 
 /// A chunk's kind, what is known of its zeros, and, where it is allocated or lone, its lifetime: a byte.
 class ChunkState {
@@ -35,6 +35,10 @@ class ChunkState {
   [[nodiscard]] constexpr ChunkKind kind() const { return ChunkKind(byte_ & kind_mask); }
   [[nodiscard]] constexpr ChunkZeros zeros() const {
     return ChunkZeros((byte_ & zeros_mask) >> zeros_shift);
+  }
+  /// Whether zeros() is some: one instruction, for who gives a page.
+  [[nodiscard]] constexpr bool has_some_zeros() const {
+    return (byte_ & static_cast<unsigned>(ChunkZeros::some) << zeros_shift) != 0;
   }
   [[nodiscard]] constexpr unsigned lifetime() const { return byte_ >> lifetime_shift; }
   [[nodiscard]] constexpr ChunkState with(ChunkKind kind) const {

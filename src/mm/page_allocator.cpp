@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Theory. Pages are managed in chunks of 512. ChunkMap holds the truth, one or two bits a page.
-// Chunks that are free as a whole are buddies of each other, so that large requests find a block in
-// a few loads. Chunks that are partly free are filed by their largest free block and by how full
+// Chunks that are free as a whole are in runs, filed by length, so that large requests find the
+// shortest that serves in a few loads. Chunks that are partly free are filed by their largest free block and by how full
 // they are: a small request goes to the fullest chunk that serves it, which keeps the others whole
 // (a buddy system's own choice, the smallest block anywhere, leaves few chunks whole; docs/mm.md
 // has both measured). Single pages come from a chunk that the processor leases: taking one is a

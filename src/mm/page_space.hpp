@@ -135,7 +135,7 @@ class PageSpace {
   std::uint64_t whole_chunks_;  // without the last one, if the region ends inside it
   ChunkRuns chunks_;
   ChunkStacks stacks_;
-  PageLeases leases_;
+  alignas(64) PageLeases leases_;  // what every page goes through, in one line
 };
 
 }  // namespace accelmm::mm
