@@ -26,7 +26,7 @@ enum class Contents : std::uint8_t { unknown, zeros };
 ///
 /// Hands out offsets, never memory: it does not know whether they mean host bytes, device memory or
 /// bus addresses. Any page-aligned part of what it gave out may be freed on its own.
-/// Owns      its metadata: about 3.4 bits a page (0.0105 % of 4 KiB pages), all taken in create(),
+/// Owns      its metadata: about 3.7 bits a page (0.0114 % of 4 KiB pages), all taken in create(),
 ///           so that free, split and merge cannot fail for want of memory.
 /// Units     byte offsets and lengths, multiples of the page.
 /// Threads   any. One page is taken from and given to a chunk that the processor leases, without a
@@ -36,11 +36,12 @@ enum class Contents : std::uint8_t { unknown, zeros };
 /// Lifetime  move-only; destroying it with live extents is allowed (they are only numbers). A
 ///           moved-from allocator may only be destroyed or assigned to. No thread may use it while
 ///           it is moved or destroyed.
-/// Invariant every page is allocated or free; chunks of 512 pages that are free are buddies, those
-///           that are partly free are filed by their largest free block -> validate().
-/// Cost      a page O(1); up to 256 pages O(1), larger requests O(orders + chunks). Only a request
-///           that no single block serves walks the chunks.
-/// Source    docs/mm.md, docs/adr/0008-chunks-and-leases.md.
+/// Invariant every page is allocated or free; chunks of 512 pages that are free are in runs, as long
+///           as they can be; those that are partly free are filed by their largest free block ->
+///           validate().
+/// Cost      a page O(1); up to 256 pages O(1), larger requests O(chunks / 8). Only a request that
+///           no single block or run of chunks serves walks the chunks.
+/// Source    docs/mm.md, docs/adr/0008-chunks-and-leases.md, docs/adr/0014-runs-of-chunks.md.
 class PageAllocator {
  public:
   struct Options {

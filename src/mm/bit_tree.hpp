@@ -69,6 +69,8 @@ class BitTree {
     }
   }
 
+  [[nodiscard]] bool empty() const { return levels_[depth_ - 1][0] == 0; }
+
   /// The lowest member. Pre: not empty.
   [[nodiscard]] std::uint64_t first() const { return descend(depth_, 0); }
 

@@ -4,6 +4,8 @@
 #include "mm/bit_tree.hpp"
 #include "mm/chunk_bits.hpp"
 
+#include <accelmm/check.hpp>
+
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -21,7 +23,7 @@ inline constexpr unsigned lifetimes = 4;
 ///
 /// Owns      its words: 144 bits a chunk.
 /// Threads   externally synchronised.
-/// Cost      insert and erase O(1), best O(orders), lowest and highest O(orders x fullness).
+/// Cost      insert, erase and best O(1), lowest and highest O(orders x fullness).
 class ChunkBins {
  public:
   static constexpr unsigned orders = chunk_order;  // of a partial chunk: 0 to 8
@@ -73,24 +75,51 @@ class ChunkBins {
   [[nodiscard]] const BitTree& tree(unsigned lifetime, unsigned order, unsigned fill) const {
     return trees_[index(lifetime, order, fill)];
   }
+  /// The bins of a lifetime that have a chunk with a block of `order`, best first: bit order * fills +
+  /// fill.
+  [[nodiscard]] std::uint64_t filled_from(unsigned lifetime, unsigned order) const {
+    return filled_[lifetime] & (~std::uint64_t{0} << (order * fills));
+  }
+  [[nodiscard]] const BitTree& first_tree(unsigned lifetime, std::uint64_t filled) const {
+    return trees_[lifetime * (orders * fills) + static_cast<unsigned>(std::countr_zero(filled))];
+  }
 
   std::size_t words_taken_ = 0;
   std::unique_ptr<std::uint64_t[]> words_;
   std::array<BitTree, bins> trees_;
-  std::array<std::uint32_t, bins> counts_{};
-  std::array<std::array<std::uint8_t, orders>, lifetimes> filled_{};  // bit f: fill f is not empty
+  std::array<std::uint64_t, lifetimes> filled_{};  // bits as filled_from() has them
 };
+
+inline void ChunkBins::insert(unsigned lifetime, unsigned order, unsigned free_pages,
+                              std::uint64_t chunk) {
+  ACCELMM_DCHECK(order < orders && free_pages > 0 && free_pages < chunk_pages);
+  const unsigned fill = fill_of(free_pages);
+  trees_[index(lifetime, order, fill)].insert(chunk);
+  filled_[lifetime] |= std::uint64_t{1} << (order * fills + fill);
+}
+
+inline void ChunkBins::erase(unsigned lifetime, unsigned order, unsigned free_pages,
+                             std::uint64_t chunk) {
+  const unsigned fill = fill_of(free_pages);
+  BitTree& chunks = trees_[index(lifetime, order, fill)];
+  chunks.erase(chunk);
+  if (chunks.empty()) filled_[lifetime] &= ~(std::uint64_t{1} << (order * fills + fill));
+}
+
+inline std::uint64_t ChunkBins::best(unsigned lifetime, unsigned order) const {
+  const std::uint64_t filled = filled_from(lifetime, order);
+  return filled == 0 ? none : first_tree(lifetime, filled).first();
+}
 
 template <class F>
 std::uint64_t ChunkBins::first_of(unsigned lifetime, unsigned order, unsigned limit, F f) const {
-  for (unsigned o = order; o < orders; ++o)
-    for (unsigned filled = filled_[lifetime][o]; filled != 0; filled &= filled - 1) {
-      const BitTree& chunks = tree(lifetime, o, static_cast<unsigned>(std::countr_zero(filled)));
-      for (std::uint64_t c = chunks.next(0); c != none; c = chunks.next(c + 1)) {
-        if (limit-- == 0) return none;
-        if (f(c)) return c;
-      }
+  for (std::uint64_t filled = filled_from(lifetime, order); filled != 0; filled &= filled - 1) {
+    const BitTree& chunks = first_tree(lifetime, filled);
+    for (std::uint64_t c = chunks.next(0); c != none; c = chunks.next(c + 1)) {
+      if (limit-- == 0) return none;
+      if (f(c)) return c;
     }
+  }
   return none;
 }
 

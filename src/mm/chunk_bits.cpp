@@ -9,7 +9,7 @@ namespace accelmm::mm {
 
 namespace {
 
-constexpr unsigned word_order = 6;
+constexpr unsigned word_order = BlockOrders::word_order;
 
 // All words of a chunk, worked on side by side.
 using Lanes [[gnu::vector_size(sizeof(ChunkBits))]] = std::uint64_t;
@@ -23,15 +23,9 @@ std::uint64_t any(const Lanes& lanes) {
          ((lanes[4] | lanes[5]) | (lanes[6] | lanes[7]));
 }
 
-// The positions of a word that are multiples of 2^order.
-constexpr std::array<std::uint64_t, word_order + 1> aligned = {
-    0xffff'ffff'ffff'ffff, 0x5555'5555'5555'5555, 0x1111'1111'1111'1111, 0x0101'0101'0101'0101,
-    0x0001'0001'0001'0001, 0x0000'0001'0000'0001, 0x0000'0000'0000'0001,
-};
-
 // Makes of the free blocks of `order`, named by their first pages, those of order + 1.
 void merge(Lanes& blocks, unsigned order) {
-  blocks &= (blocks >> (1U << order)) & aligned[order + 1];
+  blocks &= (blocks >> (1U << order)) & aligned_in_word[order + 1];
 }
 
 // Bit w is set where word w is free as a whole.
@@ -44,7 +38,7 @@ unsigned whole_words(const ChunkBits& bits) {
 
 constexpr std::array<unsigned, 4> aligned_words = {0xff, 0x55, 0x11, 0x01};
 
-unsigned merged_words(unsigned whole, unsigned order) {
+constexpr unsigned merged_words(unsigned whole, unsigned order) {
   const unsigned step = 1U << (order - word_order);
   return whole & (whole >> step) & aligned_words[order - word_order + 1];
 }
@@ -61,23 +55,13 @@ ChunkBlock best_of_words(unsigned whole, unsigned order) {
   return {no_page, no_order};
 }
 
-unsigned order_of_words(unsigned whole, unsigned at_most) {
+constexpr unsigned order_of_words(unsigned whole, unsigned at_most) {
   unsigned order = word_order;
   for (; order < at_most; ++order) {
     whole = merged_words(whole, order);
     if (whole == 0) break;
   }
   return order;
-}
-
-// Whether all pages of a block are set.
-bool holds(const ChunkBits& bits, unsigned first_page, unsigned order) {
-  const unsigned end = first_page + (1U << order);
-  for (unsigned w = first_page / 64; w * 64 < end; ++w) {
-    const std::uint64_t mask = mask_of(w, first_page, end);
-    if ((bits[w] & mask) != mask) return false;
-  }
-  return true;
 }
 
 }  // namespace
@@ -111,21 +95,6 @@ unsigned largest_order(const ChunkBits& bits, unsigned at_most) {
   return std::min(at_most, word_order);
 }
 
-unsigned grown_order(const ChunkBits& bits, unsigned begin, unsigned end, unsigned before) {
-  // A run of 2^(k+1) - 1 pages or more holds an aligned block of 2^k pages.
-  unsigned order = static_cast<unsigned>(std::bit_width(end - begin + 1)) - 2;
-  if (before != no_order) order = std::max(order, before);
-  for (unsigned above = order + 1; above <= chunk_order; ++above) {
-    bool found = false;
-    const unsigned size = 1U << above;
-    for (unsigned page = begin & ~(size - 1); page < end && !found; page += size)
-      found = holds(bits, page, above);
-    if (!found) break;
-    order = above;
-  }
-  return order;
-}
-
 ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
   if (order > word_order) {
     unsigned whole = whole_words(bits);
@@ -147,6 +116,30 @@ ChunkBlock best_block(const ChunkBits& bits, unsigned order) {
     blocks = above;
   }
   return best_of_words(whole_words(bits), word_order);
+}
+
+BlockOrders BlockOrders::of(const ChunkBits& bits) {
+  Lanes blocks;
+  Lanes found = {};
+  load(blocks, bits);
+#pragma GCC unroll 6
+  for (unsigned order = 0; order < word_order; ++order) {
+    const Lanes above = blocks & (blocks >> (1U << order)) & aligned_in_word[order + 1];
+    const Lanes alone = blocks ^ (above | above << (1U << order));
+    // The highest bit of x | -x is set where x is not 0.
+    found |= ((alone | -alone) >> 63) << order;
+    blocks = above;
+  }
+  found |= blocks << word_order;
+  std::uint64_t bytes = 0;
+  for (unsigned w = 0; w < chunk_words; ++w) bytes |= found[w] << (w * 8);
+  return BlockOrders(bytes);
+}
+
+ChunkBlock BlockOrders::best_of_whole_words(unsigned order) const {
+  unsigned whole = whole_words();
+  for (unsigned o = word_order; o < order; ++o) whole = merged_words(whole, o);
+  return best_of_words(whole, order);
 }
 
 }  // namespace accelmm::mm

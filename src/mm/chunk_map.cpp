@@ -9,6 +9,7 @@ namespace accelmm::mm {
 ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
     : pages_(pages),
       chunks_((pages + chunk_pages - 1) >> chunk_order),
+      states_(chunks_, zeros),
       touched_words_(words_of(chunks_)),
       summary_words_(words_of(touched_words_)),
       marks_(new PageMarks[chunks_ * chunk_words]()),
@@ -16,8 +17,6 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
       descriptors_(new Chunk[chunks_]()),
       touched_(new per_cpu::Word[touched_words_]()),
       summary_(new per_cpu::Word[summary_words_]()) {
-  for (std::uint64_t c = 0; c < chunks_; ++c)
-    descriptors_[c].zeros.store(zeros, std::memory_order_relaxed);
   const auto tail = static_cast<unsigned>(pages & (chunk_pages - 1));
   if (tail == 0) return;
   make_partial(chunks_ - 1);
@@ -26,7 +25,7 @@ ChunkMap::ChunkMap(std::uint64_t pages, Zeros zeros)
 
 std::size_t ChunkMap::metadata_bytes() const {
   return chunks_ * (chunk_words * (sizeof(PageMarks) + sizeof(per_cpu::Word)) + sizeof(Chunk)) +
-         (touched_words_ + summary_words_) * sizeof(per_cpu::Word);
+         states_.metadata_bytes() + (touched_words_ + summary_words_) * sizeof(per_cpu::Word);
 }
 
 ChunkBits ChunkMap::free_bits(std::uint64_t c) const {
@@ -61,45 +60,38 @@ bool ChunkMap::free_page(std::uint64_t page) {
 
 void ChunkMap::make_partial(std::uint64_t c) {
   Chunk& chunk = descriptors_[c];
-  const Kind kind = chunk.kind.load(std::memory_order_relaxed);
-  ACCELMM_DCHECK(kind == Kind::free || kind == Kind::cached || kind == Kind::claimed);
-  const std::uint64_t differ = kind == Kind::claimed ? ~std::uint64_t{0} : 0;
+  const ChunkState state = states_.at(c);
+  const bool claimed = state.kind() == Kind::claimed;
+  ACCELMM_DCHECK(claimed || state.kind() == Kind::free || state.kind() == Kind::cached);
+  const std::uint64_t differ = claimed ? ~std::uint64_t{0} : 0;
   for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
     marks_[w].taken.store(marks_[w].given.load(std::memory_order_acquire) ^ differ,
                           std::memory_order_relaxed);
-  chunk.free_pages = kind == Kind::claimed ? 0 : chunk_pages;
+  chunk.free_pages = claimed ? 0 : chunk_pages;
+  chunk.blocks = claimed ? BlockOrders() : BlockOrders::all_free();
   chunk.order = no_order;
-  if (chunk.zeros.load(std::memory_order_relaxed) == Zeros::all) spell_zeros(c);
-  chunk.kind.store(Kind::partial, std::memory_order_release);
+  chunk.lifetime.store(static_cast<std::uint8_t>(state.lifetime()), std::memory_order_relaxed);
+  if (state.zeros() == Zeros::all) spell_zeros(c);
+  set_kind(c, Kind::partial);
 }
 
-void ChunkMap::take(std::uint64_t c, unsigned begin, unsigned end) {
-  for (unsigned w = begin / 64; w * 64 < end; ++w) {
-    per_cpu::Word& word = marks_[c * chunk_words + w].taken;
-    word.store(word.load(std::memory_order_relaxed) ^ mask_of(w, begin, end),
-               std::memory_order_release);
-  }
+unsigned ChunkMap::count_blocks(std::uint64_t c) {
+  const ChunkBits bits = free_bits(c);
+  descriptors_[c].blocks = BlockOrders::of(bits);
+  return count(bits);
 }
 
-void ChunkMap::give(std::uint64_t c, unsigned begin, unsigned end) {
-  const bool leased = descriptors_[c].lease.load(std::memory_order_relaxed) != 0;
-  for (unsigned w = begin / 64; w * 64 < end; ++w) {
-    const std::uint64_t mask = mask_of(w, begin, end);
-    PageMarks& marks = marks_[c * chunk_words + w];
-    if (leased)
-      marks.given.fetch_xor(mask, std::memory_order_acq_rel);
-    else
-      marks.taken.store(marks.taken.load(std::memory_order_relaxed) ^ mask,
-                        std::memory_order_release);
-  }
+void ChunkMap::give_to_lease(std::uint64_t c, unsigned begin, unsigned end) {
+  for (unsigned w = begin / 64; w * 64 < end; ++w)
+    marks_[c * chunk_words + w].given.fetch_xor(mask_of(w, begin, end), std::memory_order_acq_rel);
 }
 
 void ChunkMap::spell_zeros(std::uint64_t c) {
-  std::atomic<Zeros>& known = descriptors_[c].zeros;
-  const bool all = known.load(std::memory_order_relaxed) == Zeros::all;
+  const ChunkState state = states_.at(c);
+  const std::uint64_t bits = state.zeros() == Zeros::all ? ~std::uint64_t{0} : 0;
   for (std::uint64_t w = c * chunk_words; w < (c + 1) * chunk_words; ++w)
-    zero_[w].store(all ? ~std::uint64_t{0} : 0, std::memory_order_relaxed);
-  known.store(Zeros::some, std::memory_order_release);
+    zero_[w].store(bits, std::memory_order_relaxed);
+  states_.set(c, state.with(Zeros::some));
 }
 
 void ChunkMap::set_zeros(PageRun run, Zeros zeros) {
@@ -109,13 +101,13 @@ void ChunkMap::set_zeros(PageRun run, Zeros zeros) {
     const auto last =
         static_cast<unsigned>(std::min<std::uint64_t>(chunk_pages, first + run.size()));
     run.begin += last - first;
-    std::atomic<Zeros>& known = descriptors_[c].zeros;
-    if (known.load(std::memory_order_relaxed) == zeros) continue;
-    if (last - first == chunk_pages && (zeros == Zeros::none || kind(c) != Kind::partial)) {
-      known.store(zeros, std::memory_order_release);
+    const ChunkState state = states_.at(c);
+    if (state.zeros() == zeros) continue;
+    if (last - first == chunk_pages && (zeros == Zeros::none || state.kind() != Kind::partial)) {
+      states_.set(c, state.with(zeros));
       continue;
     }
-    if (known.load(std::memory_order_relaxed) != Zeros::some) spell_zeros(c);
+    if (state.zeros() != Zeros::some) spell_zeros(c);
     for (unsigned w = first / 64; w * 64 < last; ++w) {
       const std::uint64_t mask = mask_of(w, first, last);
       per_cpu::Word& word = zero_[c * chunk_words + w];
@@ -132,7 +124,7 @@ bool ChunkMap::is_zero(std::uint64_t page) const {
 }
 
 std::uint64_t ChunkMap::zero_word(std::uint64_t c, unsigned word) const {
-  switch (descriptors_[c].zeros.load(std::memory_order_acquire)) {
+  switch (zeros(c)) {
     case Zeros::none:
       return 0;
     case Zeros::all:

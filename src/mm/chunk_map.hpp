@@ -3,6 +3,7 @@
 
 #include "base/per_cpu.hpp"
 #include "mm/chunk_bits.hpp"
+#include "mm/chunk_states.hpp"
 #include "mm/page_run.hpp"
 #include "mm/page_word.hpp"
 
@@ -32,31 +33,27 @@ struct PageMarks {
 /// compare-and-swap, to free a page. So a leased chunk is changed with plain stores, and no free has
 /// to know who leases what.
 ///
-/// Owns      its words and descriptors: 3 bits and 1/64 byte a page.
+/// Owns      its words and descriptors: 3 bits and 1/30 byte a page.
 /// Threads   free_page() and is_allocated() any; the rest needs the allocator's lock.
 /// Invariant the bits of a chunk that is not partial mean nothing, and those of `zero` only where
 ///           some pages are zero. Pages behind the last are allocated for ever. A partial chunk is
 ///           never known to be all zeros, so that soil_page() has nothing to convert.
 class ChunkMap {
  public:
-  /// `lone`: allocated in a request of its own. `cached`: free, and at hand of a processor
-  /// (ChunkStacks) or on the way there. `claimed`: allocated, and in the hands of whoever frees it.
-  /// A lone chunk may be claimed without the allocator's lock; so only from lone, and only by
-  /// compare-and-swap, others that hold it leave that kind.
-  enum class Kind : std::uint8_t { free, allocated, lone, partial, cached, claimed };
-  enum class Zeros : std::uint8_t { none, some, all };
+  using Kind = ChunkKind;
+  using Zeros = ChunkZeros;
 
-  /// What is known of a chunk as a whole.
+  /// What is known of a partial chunk.
   struct Chunk {
-    std::atomic<Kind> kind = Kind::free;
-    std::atomic<std::uint8_t> lifetime = 0;
-    std::atomic<std::uint16_t> lease = 0;  // slot + 1 of the processor that writes `taken`
-    // Of a partial chunk, as last counted (settle() of PageSpace counts again):
+    // As last counted (settle() of PageSpace counts again). Pages that were freed since without the
+    // lock may be missing; what is said to be free is.
+    BlockOrders blocks;
     std::uint16_t free_pages = 0;
     std::uint8_t order = no_order;  // of the largest free block; no_order: in no bin
-    std::atomic<Zeros> zeros = Zeros::none;
+    std::atomic<std::uint8_t> lifetime = 0;
+    std::atomic<std::uint16_t> lease = 0;  // slot + 1 of the processor that writes `taken`
   };
-  static_assert(sizeof(Chunk) == 8);
+  static_assert(sizeof(Chunk) == 16);
 
   ChunkMap() = default;
   /// Throws std::bad_alloc.
@@ -66,10 +63,15 @@ class ChunkMap {
   [[nodiscard]] std::uint64_t chunks() const { return chunks_; }
   [[nodiscard]] Chunk& chunk(std::uint64_t c) { return descriptors_[c]; }
   [[nodiscard]] const Chunk& chunk(std::uint64_t c) const { return descriptors_[c]; }
-  [[nodiscard]] Kind kind(std::uint64_t c) const {
-    return descriptors_[c].kind.load(std::memory_order_acquire);
-  }
+  [[nodiscard]] ChunkStates& states() { return states_; }
+  [[nodiscard]] Kind kind(std::uint64_t c) const { return states_.at(c).kind(); }
+  /// Pre: the chunk is the caller's to change.
+  void set_kind(std::uint64_t c, Kind kind) { states_.set(c, states_.at(c).with(kind)); }
+  [[nodiscard]] Zeros zeros(std::uint64_t c) const { return states_.at(c).zeros(); }
   [[nodiscard]] std::size_t metadata_bytes() const;
+
+  /// Counts a chunk's free pages and blocks anew. Returns the pages.
+  unsigned count_blocks(std::uint64_t c);
 
   [[nodiscard]] PageMarks* marks() { return marks_.get(); }
 
@@ -85,25 +87,27 @@ class ChunkMap {
   /// calls for the same page that run at once does.
   [[nodiscard]] bool free_page(std::uint64_t page);
 
-  /// Makes a lone chunk the caller's to free. Returns whether it was one. Exactly one of several
-  /// calls that run at once does.
-  [[nodiscard]] bool claim_lone(std::uint64_t c) {
-    Kind lone = Kind::lone;
-    return descriptors_[c].kind.compare_exchange_strong(
-        lone, Kind::claimed, std::memory_order_acq_rel, std::memory_order_acquire);
-  }
-
   /// Makes the bits of a whole chunk say what its kind says, and its kind partial.
   /// Pre: it is free, or cached and in nobody else's hands, or claimed.
   void make_partial(std::uint64_t c);
-  /// Changes pages of a partial chunk that nobody leases. Pre: all free / all allocated before.
-  void take(std::uint64_t c, unsigned begin, unsigned end);
-  void give(std::uint64_t c, unsigned begin, unsigned end);
+  /// Whether the pages [begin, end) of a partial chunk are all as free as `bits`: all ones, or 0.
+  /// Pre: begin < end, here and below.
+  [[nodiscard]] bool part_is(std::uint64_t c, unsigned begin, unsigned end,
+                             std::uint64_t bits) const;
+  /// Takes pages of a partial chunk that nobody leases. Pre: all are free.
+  void take(std::uint64_t c, unsigned begin, unsigned end) { flip<Flip::take>(c, begin, end); }
+  /// Gives pages of a partial chunk back. Pre: all are allocated.
+  void give(std::uint64_t c, unsigned begin, unsigned end) {
+    if (descriptors_[c].lease.load(std::memory_order_relaxed) == 0)
+      flip<Flip::give>(c, begin, end);
+    else
+      give_to_lease(c, begin, end);
+  }
 
   // --- knowledge of zeros: a bit says that a page held zeros when it was last handed out ---
   /// Whether soil_page() has something to do.
   [[nodiscard]] bool is_clean(std::uint64_t page) const {
-    return descriptors_[page >> chunk_order].zeros.load(std::memory_order_acquire) == Zeros::some &&
+    return states_.at(page >> chunk_order).has_some_zeros() &&
            (zero_[page >> 6].load(std::memory_order_relaxed) >> (page & 63) & 1) != 0;
   }
   /// Forgets that one page of a partial chunk holds zeros. Any thread.
@@ -136,12 +140,24 @@ class ChunkMap {
  private:
   using Touched = TouchedBits<per_cpu::Word, std::atomic<bool>>;
 
+  static constexpr std::uint64_t ones = ~std::uint64_t{0};
+
   [[nodiscard]] static std::uint64_t words_of(std::uint64_t bits) { return (bits + 63) / 64; }
+  /// Of the first and of the last word of [begin, end): the pages from begin, and those before end.
+  [[nodiscard]] static std::uint64_t mask_from(unsigned begin) { return ones << (begin % 64); }
+  [[nodiscard]] static std::uint64_t mask_to(unsigned end) { return ones >> (63 - (end - 1) % 64); }
+
+  /// Changes pages that nobody leases, and notes the blocks.
+  enum class Flip { take, give };
+  template <Flip what>
+  void flip(std::uint64_t c, unsigned begin, unsigned end);
+  void give_to_lease(std::uint64_t c, unsigned begin, unsigned end);
   /// Writes what is known of a chunk into its words.
   void spell_zeros(std::uint64_t c);
 
   std::uint64_t pages_ = 0;
   std::uint64_t chunks_ = 0;
+  ChunkStates states_;
   std::size_t touched_words_ = 0;
   std::size_t summary_words_ = 0;
   std::unique_ptr<PageMarks[]> marks_;
@@ -151,5 +167,42 @@ class ChunkMap {
   std::unique_ptr<per_cpu::Word[]> summary_;
   std::atomic<bool> any_touched_ = false;
 };
+
+inline bool ChunkMap::part_is(std::uint64_t c, unsigned begin, unsigned end,
+                              std::uint64_t bits) const {
+  const unsigned last = (end - 1) / 64;
+  std::uint64_t mask = mask_from(begin);
+  std::uint64_t other = 0;
+  for (unsigned w = begin / 64; w < last; ++w, mask = ones)
+    other |= (free_word(c * chunk_words + w) ^ bits) & mask;
+  return (other | ((free_word(c * chunk_words + last) ^ bits) & mask & mask_to(end))) == 0;
+}
+
+template <ChunkMap::Flip what>
+void ChunkMap::flip(std::uint64_t c, unsigned begin, unsigned end) {
+  PageMarks* const words = &marks_[c * chunk_words];
+  BlockOrders blocks = descriptors_[c].blocks;
+  const auto part = [&](unsigned w, std::uint64_t mask) {
+    const std::uint64_t taken = words[w].taken.load(std::memory_order_relaxed) ^ mask;
+    words[w].taken.store(taken, std::memory_order_release);
+    blocks.note(w, ~(taken ^ words[w].given.load(std::memory_order_seq_cst)));
+  };
+  unsigned w = begin / 64;
+  if (w == (end - 1) / 64) {
+    part(w, mask_from(begin) & mask_to(end));
+  } else {
+    if (begin % 64 != 0) part(w++, mask_from(begin));
+    for (; w * 64 + 64 <= end; ++w) {
+      per_cpu::Word& taken = words[w].taken;
+      taken.store(~taken.load(std::memory_order_relaxed), std::memory_order_release);
+      if constexpr (what == Flip::take)
+        blocks.note_taken(w);
+      else
+        blocks.note_free(w);
+    }
+    if (end % 64 != 0) part(w, mask_to(end));
+  }
+  descriptors_[c].blocks = blocks;
+}
 
 }  // namespace accelmm::mm

@@ -91,7 +91,7 @@ struct ChunkStackSections {
 };
 
 /// Whole free chunks at hand of each processor, so that blocks of 2 MiB go out again as they came in,
-/// without the lock and the buddies.
+/// without the lock and the runs.
 ///
 /// Only numbers: what a chunk's kind is, the caller says (ChunkMap).
 /// Owns      a cache line a processor.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Theory. Pages are managed in chunks of 512. ChunkMap holds the truth, one or two bits a page.
-// Chunks that are free as a whole are buddies of each other, so that large requests find a block in
-// a few loads. Chunks that are partly free are filed by their largest free block and by how full
+// Chunks that are free as a whole are in runs, filed by length, so that large requests find the
+// shortest that serves in a few loads. Chunks that are partly free are filed by their largest free block and by how full
 // they are: a small request goes to the fullest chunk that serves it, which keeps the others whole
 // (a buddy system's own choice, the smallest block anywhere, leaves few chunks whole; docs/mm.md
 // has both measured). Single pages come from a chunk that the processor leases: taking one is a
@@ -69,7 +69,7 @@ std::uint64_t PageAllocator::State::take(std::uint64_t count, unsigned align_ord
   space.settle();
   std::uint64_t page = space.take(count, align_order, lifetime);
   if (page == none) page = space.take_anywhere(count, align_order, lifetime);
-  if (page != none) space.leases().count_allocation();
+  if (page != none) ++allocations;
   return page;
 }
 
@@ -85,7 +85,7 @@ Result<void> PageAllocator::State::free_chunk(std::uint64_t c, Contents contents
   }
   const MutexLock held(lock);
   space.give(run, zeros_of(contents));
-  space.leases().count_free();
+  ++frees;
   return {};
 }
 
@@ -117,16 +117,16 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
 Result<void> PageAllocator::State::free_run(PageRun run, Contents contents) {
   const MutexLock held(lock);
   space.settle();
-  if ((!poisoned.empty() && poisoned.any_retired(run)) || !space.claim(run))
-    return fail(Errc::invalid_argument, not_allocated);
   if (poisoned.empty()) {
-    space.give(run, zeros_of(contents));
+    if (!space.release(run, zeros_of(contents))) return fail(Errc::invalid_argument, not_allocated);
   } else {
+    if (poisoned.any_retired(run) || !space.claim(run))
+      return fail(Errc::invalid_argument, not_allocated);
     space.split_claimed(run);
     poisoned.each_good(run, [&](PageRun good) { space.give(good, zeros_of(contents)); });
     poisoned.retire(run);
   }
-  space.leases().count_free();
+  ++frees;
   return {};
 }
 
@@ -188,9 +188,11 @@ Result<Extent> PageAllocator::State::allocate_page_slowly() {
 Result<Extent> PageAllocator::State::allocate_slowly(ByteCount size) {
   if (size.value() == 0) return fail(Errc::invalid_argument, "size is 0");
   const std::uint64_t count = pages_of(size);
-  const Alignment natural(std::bit_floor(std::min(size.value(), large_bytes)));
-  std::uint64_t page = take(count, order_of(natural), 0);
-  if (page == none && order_of(natural) > 0) page = take(count, 0, 0);
+  const auto natural =
+      static_cast<unsigned>(std::bit_width(std::min(size.value(), large_bytes))) - 1;
+  const unsigned order = unit.order_of_alignment(natural);
+  std::uint64_t page = take(count, order, 0);
+  if (page == none && order > 0) page = take(count, 0, 0);
   if (page == none) return fail(Errc::no_memory, "no free run of that size");
   return extent({page, page + count});
 }
@@ -224,7 +226,7 @@ std::uint64_t PageAllocator::State::take_clean(std::uint64_t count, unsigned ali
   std::uint64_t page = space.take_clean(count, align_order, lifetime);
   if (page == none) page = space.take(count, align_order, lifetime);
   if (page == none) page = space.take_anywhere(count, align_order, lifetime);
-  if (page != none) space.leases().count_allocation();
+  if (page != none) ++allocations;
   return page;
 }
 
@@ -241,7 +243,7 @@ std::uint64_t PageAllocator::State::take_within(std::uint64_t count, unsigned al
       space.take_within(count, align_order, static_cast<unsigned>(request.lifetime), within,
                         request.placement == Placement::top_down ? PageSpace::Direction::down
                                                                  : PageSpace::Direction::up);
-  if (page != none) space.leases().count_allocation();
+  if (page != none) ++allocations;
   return page;
 }
 
@@ -266,7 +268,7 @@ Result<std::vector<Extent>> PageAllocator::allocate_scattered(ByteCount size, Li
         extents.push_back(state.extent(run));
       }
     }
-    if (!extents.empty()) state.space.leases().count_allocation();
+    if (!extents.empty()) ++state.allocations;
   } catch (const std::bad_alloc&) {
     return fail(Errc::no_memory, "no room for the list of extents");
   }

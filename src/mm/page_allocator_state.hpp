@@ -75,6 +75,9 @@ struct PageAllocator::State {
   mm::PageSpace space;
   mutable Mutex lock;
   mm::PoisonedPages poisoned ACCELMM_GUARDED_BY(lock);
+  // Of what was done under the lock; PageLeases counts the rest.
+  std::uint64_t allocations ACCELMM_GUARDED_BY(lock) = 0;
+  std::uint64_t frees ACCELMM_GUARDED_BY(lock) = 0;
 };
 
 }  // namespace accelmm

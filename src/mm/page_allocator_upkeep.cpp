@@ -20,7 +20,7 @@ Result<void> PageAllocator::reserve(Extent extent) {
   if (!state.space.all_free(run))
     return fail(Errc::address_in_use, "a page of the extent is allocated");
   state.space.take_run(run, static_cast<unsigned>(Lifetime::pinned));
-  state.space.leases().count_allocation();
+  ++state.allocations;
   return {};
 }
 
@@ -65,8 +65,8 @@ PageAllocator::Statistics PageAllocator::statistics() const {
           .whole_chunks = state.bytes(state.space.whole_chunk_pages()),
           .metadata = ByteCount(state.space.metadata_bytes() + sizeof(State)),
           .poisoned = state.bytes(state.poisoned.count()),
-          .allocations = state.space.leases().allocations(),
-          .frees = state.space.leases().frees()};
+          .allocations = state.space.leases().allocations() + state.allocations,
+          .frees = state.space.leases().frees() + state.frees};
 }
 
 Fragmentation PageAllocator::fragmentation() const {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pages that are known to hold zeros, for those who would clear them otherwise. What is known lies
-// beside the free space and never splits it: clean and other pages share chunks and blocks, and who
+// beside the free space and never splits it: clean and other pages share chunks and runs, and who
 // asks for clean ones looks at some places that serve before it takes any.
 #include "mm/page_space.hpp"
 
@@ -12,7 +12,7 @@ namespace accelmm::mm {
 
 namespace {
 
-// Chunks, or blocks of chunks, that are looked at. Clearing 4 KiB takes 36 ns (docs/mm.md), a look
+// Chunks, or runs of chunks, that are looked at. Clearing 4 KiB takes 36 ns (docs/mm.md), a look
 // at a chunk less; so the search pays unless it seldom finds something.
 constexpr unsigned looks = 8;
 
@@ -25,12 +25,11 @@ std::uint64_t PageSpace::take_clean(std::uint64_t count, unsigned align_order, u
     if (page != none) return page;
   }
   const std::uint64_t chunks = (count + chunk_pages - 1) >> chunk_order;
-  const auto block =
-      chunks_.first_of(chunks, std::max(align_order, chunk_order) - chunk_order, looks,
-                       [&](Block b) { return all_clean({b.first_page, b.first_page + chunks}); });
-  if (!block) return none;
-  chunks_.take_front(*block, chunks);
-  return carve({block->first_page, block->first_page + chunks}, count, lifetime);
+  const PageRun run = chunks_.first_of(chunks, std::max(align_order, chunk_order) - chunk_order,
+                                       looks, [this](PageRun place) { return all_clean(place); });
+  if (run.begin == none) return none;
+  chunks_.take_exactly(run);
+  return carve(run, count, lifetime);
 }
 
 std::uint64_t PageSpace::take_clean_part(std::uint64_t count, unsigned order, unsigned lifetime) {
@@ -42,14 +41,12 @@ std::uint64_t PageSpace::take_clean_part(std::uint64_t count, unsigned order, un
     return block.first_page != no_page;
   });
   if (c == none) return none;
-  // It may be the clean part of the chunk's largest free block, which is to be looked for again then.
-  block.order = map_.chunk(c).order;
-  return take_block(c, block, count);
+  return take_part(c, block.first_page, count);
 }
 
 bool PageSpace::all_clean(PageRun chunks) const {
   for (std::uint64_t c = chunks.begin; c < chunks.end; ++c)
-    if (map_.chunk(c).zeros.load(std::memory_order_acquire) != ChunkMap::Zeros::all) return false;
+    if (map_.zeros(c) != Zeros::all) return false;
   return true;
 }
 

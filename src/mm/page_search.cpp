@@ -16,6 +16,10 @@ constexpr std::uint64_t first_page(std::uint64_t chunk) {
   return chunk << chunk_order;
 }
 
+bool longer_or_lower(const PageRun& a, const PageRun& b) {
+  return a.size() != b.size() ? a.size() > b.size() : a.begin < b.begin;
+}
+
 // Calls f(begin, end) for each run of ones of a word.
 template <class F>
 void each_run_of_ones(std::uint64_t word, F f) {
@@ -99,11 +103,11 @@ std::uint64_t PageSpace::take_within(std::uint64_t count, unsigned align_order, 
     const std::uint64_t partial = best_within(order, lifetime, inner, direction);
     const PageRun whole = up ? chunks_.lowest_within(chunks, chunk_align, inner)
                              : chunks_.highest_within(chunks, chunk_align, inner);
-    const bool any_whole = whole.begin != FreeBlocks::none;
+    const bool any_whole = whole.begin != none;
     if (partial != none && (!any_whole || (up ? partial < whole.begin : partial > whole.begin)))
       return take_from_chunk(partial, count, order);
     if (any_whole) {
-      chunks_.take(whole);
+      chunks_.take_exactly(whole);
       return carve(whole, count, lifetime);
     }
   }
@@ -118,11 +122,12 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
   std::vector<PageRun> runs;
   std::uint64_t left = count;
   // Whole chunks, in the largest pieces; then the pages of partial chunks, emptiest first.
-  std::vector<Block> blocks;
-  chunks_.each([&](Block block) { blocks.push_back(block); });
-  for (auto block = blocks.rbegin(); block != blocks.rend() && left > 0; ++block) {
-    const std::uint64_t pages = std::min(left, first_page(block->end() - block->first_page));
-    runs.push_back({first_page(block->first_page), first_page(block->first_page) + pages});
+  std::vector<PageRun> whole;
+  chunks_.each([&](PageRun run) { whole.push_back(run); });
+  std::ranges::sort(whole, longer_or_lower);
+  for (auto run = whole.begin(); run != whole.end() && left > 0; ++run) {
+    const std::uint64_t pages = std::min(left, first_page(run->size()));
+    runs.push_back({first_page(run->begin), first_page(run->begin) + pages});
     left -= pages;
   }
   if (left > 0) {
@@ -138,9 +143,7 @@ std::vector<PageRun> PageSpace::plan_scattered(std::uint64_t count) {
         page = end;
       }
     });
-    std::ranges::sort(rest, [](const PageRun& a, const PageRun& b) {
-      return a.size() != b.size() ? a.size() > b.size() : a.begin < b.begin;
-    });
+    std::ranges::sort(rest, longer_or_lower);
     for (auto run = rest.begin(); run != rest.end() && left > 0; ++run) {
       run->end = run->begin + std::min(left, run->size());
       runs.push_back(*run);
@@ -157,15 +160,13 @@ template <class Whole>
 bool PageSpace::all_pages(PageRun run, std::uint64_t bits, Whole whole) const {
   for (std::uint64_t page = run.begin; page < run.end;) {
     const std::uint64_t c = page >> chunk_order;
-    const std::uint64_t end = std::min(run.end, first_page(c + 1));
     const Kind kind = map_.kind(c);
-    if (kind != Kind::partial && !whole(kind)) return false;
-    if (kind == Kind::partial) {
+    const std::uint64_t end = first_page(c + 1);
+    if (!whole(kind)) {
+      if (kind != Kind::partial) return false;
       const auto first = static_cast<unsigned>(page - first_page(c));
-      const auto last = static_cast<unsigned>(end - first_page(c));
-      for (unsigned w = first / 64; w * 64 < last; ++w)
-        if (((map_.free_word(c * chunk_words + w) ^ bits) & mask_of(w, first, last)) != 0)
-          return false;
+      const auto last = static_cast<unsigned>(std::min(run.end, end) - first_page(c));
+      if (!map_.part_is(c, first, last, bits)) return false;
     }
     page = end;
   }
@@ -205,12 +206,14 @@ std::uint64_t PageSpace::longest_run() const {
 // Pages that were freed without the lock, and not counted yet, are no fault.
 bool PageSpace::is_filed_rightly(std::uint64_t c) const {
   const ChunkMap::Chunk& chunk = map_.chunk(c);
-  if (map_.kind(c) == Kind::free) return chunk.order == no_order && chunks_.holds(c);
+  if (map_.kind(c) == Kind::free)
+    return chunk.order == no_order && chunks_.run_with(c).begin != none;
   if (map_.kind(c) != Kind::partial || chunk.lease.load() != 0) return chunk.order == no_order;
   const ChunkBits bits = map_.free_bits(c);
   const unsigned free = mm::count(bits);
   const unsigned order = largest_order(bits);
-  const bool counted = free == chunk.free_pages && order == chunk.order;
+  const bool counted =
+      free == chunk.free_pages && order == chunk.order && chunk.blocks == BlockOrders::of(bits);
   if (!counted && !map_.any_touched()) return false;
   if (chunk.order == no_order) return true;
   return chunk.order < ChunkBins::orders && free >= chunk.free_pages && order >= chunk.order &&
@@ -221,11 +224,10 @@ std::uint64_t PageSpace::recount() {
   std::uint64_t wrong = 0;
   for (std::uint64_t c = 0; c < map_.chunks(); ++c) wrong += is_filed_rightly(c) ? 0U : 1U;
   leases_.each([this](PageLeases::Lease& lease) { static_cast<void>(leases_.revoke(lease)); });
-  stacks_.drain([this](std::uint64_t c) { map_.chunk(c).kind.store(Kind::free); });
+  stacks_.drain([this](std::uint64_t c) { map_.set_kind(c, Kind::free); });
   map_.each_touched([](std::uint64_t) {});
   bins_.clear();
-  std::fill_n(words_.get(), FreeBlocks::words_for(chunks_.pages()), 0);
-  chunks_ = FreeBlocks(words_.get(), chunks_.pages());
+  chunks_.clear();
   for (std::uint64_t c = 0; c < map_.chunks(); ++c) {
     map_.chunk(c).order = no_order;
     if (map_.kind(c) == Kind::free) chunks_.give({c, c + 1});
@@ -250,7 +252,7 @@ void PageSpace::validate() const {
       ACCELMM_CHECK(kind == Kind::partial || !leased);
       continue;
     }
-    ACCELMM_CHECK(chunk.zeros.load() != ChunkMap::Zeros::all);
+    ACCELMM_CHECK(map_.zeros(c) != Zeros::all);
     const ChunkBits bits = map_.free_bits(c);
     if (chunk.order != no_order) {
       ++binned;
@@ -262,17 +264,17 @@ void PageSpace::validate() const {
     if (!map_.any_touched()) {
       ACCELMM_CHECK(mm::count(bits) == chunk.free_pages);
       ACCELMM_CHECK(largest_order(bits) == chunk.order);
+      ACCELMM_CHECK(chunk.blocks == BlockOrders::of(bits));
     }
   }
   ACCELMM_CHECK(bins_.validate() == binned);
   ACCELMM_CHECK(chunks_.validate() == whole);
-  chunks_.each([this](Block block) {
-    for (std::uint64_t c = block.first_page; c < block.end(); ++c)
-      ACCELMM_CHECK(map_.kind(c) == Kind::free);
+  chunks_.each([this](PageRun run) {
+    for (std::uint64_t c = run.begin; c < run.end; ++c) ACCELMM_CHECK(map_.kind(c) == Kind::free);
   });
   stacks_.each([&](std::uint64_t c) {
     ACCELMM_CHECK(map_.kind(c) == Kind::cached);
-    ACCELMM_CHECK(!chunks_.holds(c));
+    ACCELMM_CHECK(chunks_.run_with(c).begin == none);
     --cached;
   });
   ACCELMM_CHECK(cached == 0);

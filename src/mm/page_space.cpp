@@ -40,9 +40,8 @@ PageSpace::PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros)
     : map_(pages, zeros),
       bins_(map_.chunks()),
       whole_chunks_(pages >> chunk_order),
-      // A region of less than a chunk has no whole one; its buddies stay empty.
-      words_(new std::uint64_t[FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1))]()),
-      chunks_(words_.get(), std::max<std::uint64_t>(whole_chunks_, 1)),
+      // A region of less than a chunk has no whole one, and never a run.
+      chunks_(std::max<std::uint64_t>(whole_chunks_, 1)),
       leases_(map_) {
   if (whole_chunks_ > 0) chunks_.give({0, whole_chunks_});
   if (whole_chunks_ < map_.chunks()) rebin(whole_chunks_);
@@ -50,9 +49,7 @@ PageSpace::PageSpace(std::uint64_t pages, ChunkMap::Zeros zeros)
 
 std::size_t PageSpace::metadata_bytes() const {
   return map_.metadata_bytes() + bins_.metadata_bytes() + leases_.metadata_bytes() +
-         stacks_.metadata_bytes() +
-         FreeBlocks::words_for(std::max<std::uint64_t>(whole_chunks_, 1)) * sizeof(std::uint64_t) +
-         sizeof(PageSpace);
+         stacks_.metadata_bytes() + chunks_.metadata_bytes() + sizeof(PageSpace);
 }
 
 void PageSpace::settle_touched() {
@@ -79,11 +76,12 @@ void PageSpace::file(std::uint64_t c, unsigned free_pages, unsigned order) {
     bins_.insert(chunk.lifetime.load(std::memory_order_relaxed), order, free_pages, c);
 }
 
-// Files a chunk whose count changed. Pages that were freed without the lock meanwhile show in
-// `order` and not in `free_pages`: then it is counted anew, so that a filed chunk has at least the
-// pages of its largest block.
-void PageSpace::refile(std::uint64_t c, unsigned free_pages, unsigned order) {
+// Files a chunk whose count and blocks changed. Pages that were freed without the lock meanwhile
+// show in its blocks and not in `free_pages`: then it is counted anew, so that a filed chunk has at
+// least the pages of its largest block.
+void PageSpace::refile(std::uint64_t c, unsigned free_pages) {
   ChunkMap::Chunk& chunk = map_.chunk(c);
+  const unsigned order = map_.chunk(c).blocks.largest();
   if (order == no_order ? free_pages != 0 : free_pages < 1U << order) {
     unbin(c);
     rebin(c);
@@ -95,64 +93,57 @@ void PageSpace::refile(std::uint64_t c, unsigned free_pages, unsigned order) {
   }
 }
 
-// Files a chunk that nobody leases after pages of it were given.
-void PageSpace::refile_given(std::uint64_t c, unsigned begin, unsigned end) {
-  const ChunkMap::Chunk& chunk = map_.chunk(c);
-  const unsigned free_pages = chunk.free_pages + (end - begin);
-  if (free_pages == chunk_pages) {
-    unbin(c);
-    give_chunks({c, c + 1});
-    return;
-  }
-  refile(c, free_pages, grown_order(map_.free_bits(c), begin, end, chunk.order));
-}
-
 // Counts a partial chunk that is in no bin, and puts it where it belongs now.
 void PageSpace::rebin(std::uint64_t c) {
-  const ChunkBits bits = map_.free_bits(c);
-  const unsigned free_pages = count(bits);
+  const unsigned free_pages = map_.count_blocks(c);
   if (free_pages == chunk_pages)
-    give_chunks({c, c + 1});
+    give_chunk(c);
   else
-    file(c, free_pages, largest_order(bits));
+    file(c, free_pages, map_.chunk(c).blocks.largest());
 }
 
-// Takes `count` pages of a block of `order`. Pre: the chunk is in a bin of that order or a larger.
+// The smallest block of at least 2^order pages, so that larger ones stay whole; the lowest of these.
+// Pre: the chunk is in a bin of that order or a larger.
+ChunkBlock PageSpace::best_block_of(std::uint64_t c, unsigned order) const {
+  const BlockOrders blocks = map_.chunk(c).blocks;
+  if (order < BlockOrders::word_order) {
+    order = blocks.smallest_part(order);
+    if (order < BlockOrders::word_order) {
+      const unsigned w = blocks.word_with(order);
+      const ChunkBlock block = best_block_of_word(map_.free_word(c * chunk_words + w), order);
+      return {w * 64 + block.first_page, block.order};
+    }
+  }
+  return blocks.best_of_whole_words(order);
+}
+
 std::uint64_t PageSpace::take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order) {
-  const ChunkBlock block = best_block(map_.free_bits(c), order);
+  const ChunkBlock block = best_block_of(c, order);
   ACCELMM_CHECK(block.first_page != no_page);
-  return take_block(c, block, count);
+  return take_part(c, block.first_page, count);
 }
 
-// Takes the first `count` pages of a block that is free.
-std::uint64_t PageSpace::take_block(std::uint64_t c, ChunkBlock block, std::uint64_t count) {
-  const ChunkMap::Chunk& chunk = map_.chunk(c);
-  map_.take(c, block.first_page, static_cast<unsigned>(block.first_page + count));
-  const unsigned before = chunk.order;
-  const auto left = static_cast<unsigned>(chunk.free_pages - count);
-  // Where a smaller block than the largest was cut, the largest is still there.
-  refile(c, left, block.order < before ? before : largest_order(map_.free_bits(c), before));
-  return pages_of(c) + block.first_page;
+// Takes `count` free pages of a chunk that is in a bin of that many or more.
+std::uint64_t PageSpace::take_part(std::uint64_t c, unsigned first, std::uint64_t count) {
+  const auto pages = static_cast<unsigned>(count);
+  map_.take(c, first, first + pages);
+  refile(c, map_.chunk(c).free_pages - pages);
+  return pages_of(c) + first;
 }
 
-// Takes whole chunks; the first, or none.
-std::uint64_t PageSpace::take_chunks(std::uint64_t count, unsigned align_order) {
+// Takes whole chunks.
+PageRun PageSpace::take_chunks(std::uint64_t count, unsigned align_order) {
   if (count == 1 && align_order == 0)
-    if (const std::uint64_t c = stacks_.pop(); c != none) return c;
-  const auto block = chunks_.find(count, align_order);
-  if (!block) return none;
-  chunks_.take_front(*block, count);
-  return block->first_page;
+    if (const std::uint64_t c = stacks_.pop(); c != none) return {c, c + 1};
+  return chunks_.take(count, align_order);
 }
 
-// Makes the first `pages` of chunks that are in no block allocated, and gives the rest.
+// Makes the first `pages` of chunks that are in no run allocated, and gives the rest.
 std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lifetime) {
   const std::uint64_t full = pages >> chunk_order;
   const Kind kind = full == 1 && pages == chunk_pages ? Kind::lone : Kind::allocated;
-  for (std::uint64_t c = chunks.begin; c < chunks.begin + full; ++c) {
-    map_.chunk(c).lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-    map_.chunk(c).kind.store(kind, std::memory_order_release);
-  }
+  map_.states().set_all_but_zeros({chunks.begin, chunks.begin + full},
+                                  ChunkState(kind, Zeros::none, lifetime));
   if (const unsigned taken = in_chunk(pages); taken != 0) {
     const std::uint64_t c = chunks.begin + full;
     map_.make_partial(c);
@@ -165,20 +156,17 @@ std::uint64_t PageSpace::carve(PageRun chunks, std::uint64_t pages, unsigned lif
   return pages_of(chunks.begin);
 }
 
-// Puts chunks, whose pages are all free, where whole chunks are.
-void PageSpace::give_chunks(PageRun chunks) {
-  if (chunks.size() == 1) {
-    map_.chunk(chunks.begin).kind.store(Kind::cached, std::memory_order_release);
-    if (stacks_.push(chunks.begin)) return;
-  }
-  for (std::uint64_t c = chunks.begin; c < chunks.end; ++c)
-    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
-  chunks_.give(chunks);
+// Puts a chunk, whose pages are all free, where whole chunks are.
+void PageSpace::give_chunk(std::uint64_t c) {
+  map_.set_kind(c, Kind::cached);
+  if (stacks_.push(c)) return;
+  map_.set_kind(c, Kind::free);
+  chunks_.give({c, c + 1});
 }
 
 void PageSpace::empty_stacks() {
   stacks_.drain([this](std::uint64_t c) {
-    map_.chunk(c).kind.store(Kind::free, std::memory_order_release);
+    map_.set_kind(c, Kind::free);
     chunks_.give({c, c + 1});
   });
 }
@@ -186,23 +174,19 @@ void PageSpace::empty_stacks() {
 std::uint64_t PageSpace::take_cached_chunk(unsigned lifetime) {
   const std::uint64_t c = stacks_.pop();
   if (c == none) return none;
-  ChunkMap::Chunk& chunk = map_.chunk(c);
-  chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
-  chunk.kind.store(Kind::lone, std::memory_order_release);
+  map_.states().set(c, ChunkState(Kind::lone, map_.zeros(c), lifetime));
   leases_.count_allocation();
   return pages_of(c);
 }
 
-PageSpace::Given PageSpace::give_lone_chunk(std::uint64_t c, ChunkMap::Zeros zeros) {
-  if (!map_.claim_lone(c)) return Given::not_lone;
-  ChunkMap::Chunk& chunk = map_.chunk(c);
-  chunk.zeros.store(zeros, std::memory_order_release);
-  chunk.kind.store(Kind::cached, std::memory_order_release);
+PageSpace::Given PageSpace::give_lone_chunk(std::uint64_t c, Zeros zeros) {
+  if (!map_.states().claim_lone(c)) return Given::not_lone;
+  map_.states().set(c, ChunkState(Kind::cached, zeros));
   if (stacks_.push(c)) {
     leases_.count_free();
     return Given::done;
   }
-  chunk.kind.store(Kind::claimed, std::memory_order_release);
+  map_.states().set(c, ChunkState(Kind::claimed, zeros));
   return Given::no_room;
 }
 
@@ -213,8 +197,8 @@ std::uint64_t PageSpace::take(std::uint64_t count, unsigned align_order, unsigne
     if (c != none) return take_from_chunk(c, count, order);
   }
   const std::uint64_t chunks = chunks_for(count);
-  const std::uint64_t first = take_chunks(chunks, std::max(align_order, chunk_order) - chunk_order);
-  return first == none ? none : carve({first, first + chunks}, count, lifetime);
+  const PageRun run = take_chunks(chunks, std::max(align_order, chunk_order) - chunk_order);
+  return run.begin == none ? none : carve(run, count, lifetime);
 }
 
 std::uint64_t PageSpace::take_anywhere(std::uint64_t count, unsigned align_order,
@@ -236,17 +220,21 @@ std::uint64_t PageSpace::take_anywhere(std::uint64_t count, unsigned align_order
 }
 
 void PageSpace::take_run(PageRun run, unsigned lifetime) {
+  for (std::uint64_t c = run.begin >> chunk_order; pages_of(c) < run.end; ++c) {
+    const std::uint64_t first = c;
+    while (pages_of(c) < run.end && map_.kind(c) == Kind::free) ++c;
+    if (first < c) chunks_.take_exactly({first, c});
+  }
   each_chunk(run, [&](std::uint64_t c, unsigned begin, unsigned end) {
     ChunkMap::Chunk& chunk = map_.chunk(c);
     ACCELMM_DCHECK(chunk.lease.load() == 0);
     if (map_.kind(c) == Kind::free) {
-      chunks_.take({c, c + 1});
-      chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
       if (end - begin == chunk_pages) {
-        chunk.kind.store(Kind::allocated, std::memory_order_release);
+        map_.states().set(c, ChunkState(Kind::allocated, map_.zeros(c), lifetime));
         return;
       }
       map_.make_partial(c);
+      chunk.lifetime.store(static_cast<std::uint8_t>(lifetime), std::memory_order_relaxed);
     }
     unbin(c);
     map_.take(c, begin, end);
@@ -254,40 +242,74 @@ void PageSpace::take_run(PageRun run, unsigned lifetime) {
   });
 }
 
+bool PageSpace::release(PageRun run, Zeros zeros) {
+  const std::uint64_t c = run.begin >> chunk_order;
+  if (run.end > pages_of(c + 1) || map_.kind(c) != Kind::partial) return release_many(run, zeros);
+  const unsigned begin = in_chunk(run.begin);
+  const unsigned end = begin + static_cast<unsigned>(run.size());
+  if (!map_.part_is(c, begin, end, 0)) return false;
+  give_part(c, begin, end, zeros);
+  return true;
+}
+
+// What was taken in one piece has all its chunks allocated but for a part of the last one.
+bool PageSpace::release_many(PageRun run, Zeros zeros) {
+  const PageRun whole{run.begin >> chunk_order, run.end >> chunk_order};
+  const unsigned rest = in_chunk(run.end);
+  const bool in_one_piece = in_chunk(run.begin) == 0 && whole.size() > 1 &&
+                            map_.states().all(whole, Kind::allocated) &&
+                            (rest == 0 || map_.kind(whole.end) == Kind::partial);
+  if (!in_one_piece) {
+    if (!claim(run)) return false;
+    give(run, zeros);
+    return true;
+  }
+  if (rest != 0 && !map_.part_is(whole.end, 0, rest, 0)) return false;
+  map_.states().set_all(whole, ChunkState(Kind::free, zeros));
+  chunks_.give(whole);
+  if (rest != 0) give_part(whole.end, 0, rest, zeros);
+  return true;
+}
+
 bool PageSpace::claim(PageRun run) {
   if (!all_allocated(run)) return false;
   const std::uint64_t first = run.begin >> chunk_order;
   for (std::uint64_t c = first; pages_of(c) < run.end; ++c) {
-    std::atomic<Kind>& kind = map_.chunk(c).kind;
-    if (kind.load(std::memory_order_relaxed) == Kind::partial) continue;
-    if (kind.load(std::memory_order_relaxed) == Kind::allocated) {
-      kind.store(Kind::claimed, std::memory_order_relaxed);
-    } else if (!map_.claim_lone(c)) {
+    const Kind kind = map_.kind(c);
+    if (kind == Kind::partial) continue;
+    if (kind == Kind::allocated) {
+      map_.set_kind(c, Kind::claimed);
+    } else if (!map_.states().claim_lone(c)) {
       // Somebody frees the same chunk at this moment.
       while (c-- > first)
-        if (map_.kind(c) == Kind::claimed)
-          map_.chunk(c).kind.store(Kind::allocated, std::memory_order_release);
+        if (map_.kind(c) == Kind::claimed) map_.set_kind(c, Kind::allocated);
       return false;
     }
   }
   return true;
 }
 
-void PageSpace::give(PageRun run, ChunkMap::Zeros zeros) {
+void PageSpace::give(PageRun run, Zeros zeros) {
   while (!run.empty()) {
     const std::uint64_t c = run.begin >> chunk_order;
-    std::uint64_t end = c;  // of neighbours that become free as one
-    if (in_chunk(run.begin) == 0)
-      for (; end < run.end >> chunk_order && map_.kind(end) == Kind::claimed; ++end)
-        map_.chunk(end).zeros.store(zeros, std::memory_order_relaxed);
+    const unsigned begin = in_chunk(run.begin);
+    // Neighbours that become free as one.
+    const std::uint64_t last = run.end >> chunk_order;
+    std::uint64_t end = c;
+    if (begin == 0)
+      for (; end < last && map_.kind(end) == Kind::claimed; ++end)
+        map_.states().set(end, ChunkState(Kind::free, zeros));
     if (end > c) {
-      give_chunks({c, end});
+      if (end == c + 1)
+        give_chunk(c);
+      else
+        chunks_.give({c, end});
       run.begin = pages_of(end);
       continue;
     }
-    end = std::min(pages_of(c + 1), run.end);
-    give_part(c, in_chunk(run.begin), static_cast<unsigned>(end - pages_of(c)), zeros);
-    run.begin = end;
+    const std::uint64_t stop = std::min(pages_of(c + 1), run.end);
+    give_part(c, begin, static_cast<unsigned>(stop - pages_of(c)), zeros);
+    run.begin = stop;
   }
 }
 
@@ -297,11 +319,16 @@ void PageSpace::split_claimed(PageRun run) {
   });
 }
 
-void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros) {
+void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, Zeros zeros) {
   if (map_.kind(c) == Kind::claimed) map_.make_partial(c);
-  map_.set_zeros({pages_of(c) + begin, pages_of(c) + end}, zeros);
+  if (map_.zeros(c) != zeros) map_.set_zeros({pages_of(c) + begin, pages_of(c) + end}, zeros);
   map_.give(c, begin, end);
-  if (map_.chunk(c).lease.load(std::memory_order_relaxed) == 0) refile_given(c, begin, end);
+  const ChunkMap::Chunk& chunk = map_.chunk(c);
+  if (chunk.lease.load(std::memory_order_relaxed) != 0) return;
+  const unsigned free_pages = chunk.free_pages + (end - begin);
+  if (free_pages != chunk_pages) return refile(c, free_pages);
+  unbin(c);
+  give_chunk(c);
 }
 
 bool PageSpace::renew_lease(unsigned lifetime) {
@@ -311,7 +338,7 @@ bool PageSpace::renew_lease(unsigned lifetime) {
   if (before != none) rebin(before);
   std::uint64_t c = bins_.best(lifetime, 0);
   if (c == none) {
-    c = take_chunks(1, 0);
+    c = take_chunks(1, 0).begin;
     if (c == none) return false;
     map_.make_partial(c);
   }

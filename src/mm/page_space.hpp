@@ -3,24 +3,22 @@
 
 #include "mm/chunk_bins.hpp"
 #include "mm/chunk_map.hpp"
+#include "mm/chunk_runs.hpp"
 #include "mm/chunk_stacks.hpp"
-#include "mm/free_blocks.hpp"
 #include "mm/page_leases.hpp"
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 namespace accelmm::mm {
 
 /// Where pages are taken from and given back to: what PageAllocator does under its lock.
 ///
-/// Whole free chunks are buddies (FreeBlocks over chunk numbers), with a few of them at hand of each
-/// processor in front. Partly free ones are in the bins, unless a processor leases them.
+/// Whole free chunks are runs (ChunkRuns), with a few of them at hand of each processor in front. Partly free ones are in the bins, unless a processor leases them.
 ///
 /// Threads   externally synchronised, except for take_cached_chunk(), give_lone_chunk(),
 ///           leases().take() and give() and map().free_page().
-/// Invariant every chunk that is free is in the buddies, every cached one on a stack or in a thread's
+/// Invariant every chunk that is free is in the runs, every cached one on a stack or in a thread's
 ///           hands; every partial one that is neither leased nor full, as last counted, is in the bin
 ///           of what was counted.
 class PageSpace {
@@ -62,6 +60,10 @@ class PageSpace {
   /// empty list if fewer are free. Throws std::bad_alloc.
   [[nodiscard]] std::vector<PageRun> plan_scattered(std::uint64_t count);
 
+  /// Gives pages back that hold zeros, or something else. Returns false, and changes nothing, if one of
+  /// them is not allocated.
+  [[nodiscard]] bool release(PageRun run, ChunkMap::Zeros zeros);
+  /// The same in two steps.
   /// Makes pages the caller's to give. Returns false, and changes nothing, if one of them is not
   /// allocated.
   [[nodiscard]] bool claim(PageRun run);
@@ -94,21 +96,23 @@ class PageSpace {
 
  private:
   using Kind = ChunkMap::Kind;
+  using Zeros = ChunkMap::Zeros;
 
   void settle_touched();
   // --- bins ---
   void unbin(std::uint64_t c);
   void rebin(std::uint64_t c);
   void file(std::uint64_t c, unsigned free_pages, unsigned order);
-  void refile(std::uint64_t c, unsigned free_pages, unsigned order);
-  void refile_given(std::uint64_t c, unsigned begin, unsigned end);
+  void refile(std::uint64_t c, unsigned free_pages);
+  [[nodiscard]] ChunkBlock best_block_of(std::uint64_t c, unsigned order) const;
   [[nodiscard]] std::uint64_t take_from_chunk(std::uint64_t c, std::uint64_t count, unsigned order);
-  [[nodiscard]] std::uint64_t take_block(std::uint64_t c, ChunkBlock block, std::uint64_t count);
+  [[nodiscard]] std::uint64_t take_part(std::uint64_t c, unsigned first, std::uint64_t count);
   void give_part(std::uint64_t c, unsigned begin, unsigned end, ChunkMap::Zeros zeros);
   // --- whole chunks ---
-  [[nodiscard]] std::uint64_t take_chunks(std::uint64_t count, unsigned align_order);
+  [[nodiscard]] PageRun take_chunks(std::uint64_t count, unsigned align_order);
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
-  void give_chunks(PageRun chunks);
+  void give_chunk(std::uint64_t c);
+  [[nodiscard]] bool release_many(PageRun run, ChunkMap::Zeros zeros);
   void empty_stacks();
   // --- searches ---
   [[nodiscard]] bool all_allocated(PageRun run) const;
@@ -129,10 +133,9 @@ class PageSpace {
   ChunkMap map_;
   ChunkBins bins_;
   std::uint64_t whole_chunks_;  // without the last one, if the region ends inside it
-  std::unique_ptr<std::uint64_t[]> words_;
-  FreeBlocks chunks_;
+  ChunkRuns chunks_;
   ChunkStacks stacks_;
-  PageLeases leases_;
+  alignas(64) PageLeases leases_;  // what every page goes through, in one line
 };
 
 }  // namespace accelmm::mm

@@ -5,6 +5,7 @@
 
 #include "mm/bit_tree.hpp"
 
+#include <algorithm>
 #include <random>
 #include <set>
 #include <vector>
@@ -92,19 +93,56 @@ TEST(ChunkBits, TheCountIsThatOfThePages) {
   }
 }
 
-TEST(ChunkBits, AnOrderGrowsByPagesThatBecomeFree) {
-  std::mt19937_64 random(4);
-  for (ChunkBits bits : some_chunks()) {
-    const unsigned before = largest_order(bits);
-    const auto begin = static_cast<unsigned>(random() % chunk_pages);
-    if (is_set(bits, begin)) continue;
-    unsigned end = begin;
-    const auto most = 1 + random() % 300;
-    while (end < chunk_pages && !is_set(bits, end) && end - begin < most) ++end;
-    for (unsigned page = begin; page < end; ++page)
-      bits[page / 64] |= std::uint64_t{1} << (page % 64);
-    ASSERT_EQ(naive_order(bits), grown_order(bits, begin, end, before)) << begin << ' ' << end;
+// Bit o of a byte: an aligned block of 2^o pages is set whose parent, in the same word, is not.
+unsigned naive_orders(const ChunkBits& bits, unsigned word) {
+  unsigned orders = 0;
+  for (unsigned o = 0; o <= 6; ++o)
+    for (unsigned page = word * 64; page < word * 64 + 64; page += 1U << o) {
+      const unsigned parent = page & ~((2U << o) - 1);
+      const bool parent_set = o < 6 && all_set(bits, parent, parent + (2U << o));
+      if (all_set(bits, page, page + (1U << o)) && !parent_set) orders |= 1U << o;
+    }
+  return orders;
+}
+
+TEST(BlockOrders, SayOfEachWordWhichBlocksItHas) {
+  for (const ChunkBits& bits : some_chunks()) {
+    const BlockOrders all = BlockOrders::of(bits);
+    BlockOrders one_by_one = BlockOrders::all_free();
+    for (unsigned w = 0; w < chunk_words; ++w) {
+      ASSERT_EQ(naive_orders(bits, w), all.bytes() >> (w * 8) & 0xff) << w;
+      one_by_one.note(w, bits[w]);
+    }
+    ASSERT_EQ(all, one_by_one);
+    ASSERT_EQ(naive_order(bits), all.largest());
   }
+}
+
+TEST(BlockOrders, LeadToTheBestBlock) {
+  for (const ChunkBits& bits : some_chunks()) {
+    const BlockOrders all = BlockOrders::of(bits);
+    for (unsigned order = 0; order <= chunk_order; ++order) {
+      const ChunkBlock expected = naive_block(bits, order);
+      ChunkBlock found{no_page, no_order};
+      const unsigned part = order < 6 ? all.smallest_part(order) : 6;
+      if (part < 6) {
+        const unsigned w = all.word_with(part);
+        found = best_block_of_word(bits[w], part);
+        found.first_page += w * 64;
+      } else {
+        found = all.best_of_whole_words(std::max(order, 6U));
+      }
+      ASSERT_EQ(expected.first_page, found.first_page) << order;
+      ASSERT_EQ(expected.order, found.order) << order;
+    }
+  }
+}
+
+// What was noted before pages were freed without the lock: the block that is there now may be larger.
+TEST(BlockOrders, ABlockOfAWordIsFoundThoughMoreOfItIsFreeThanWasNoted) {
+  EXPECT_EQ(0U, best_block_of_word(0xff, 2).first_page);
+  EXPECT_EQ(3U, best_block_of_word(0xff, 2).order);
+  EXPECT_EQ(6U, best_block_of_word(~std::uint64_t{0}, 0).order);
 }
 
 TEST(ChunkBits, MasksCoverEachPageOfARangeOnce) {

@@ -334,7 +334,7 @@ TEST(PageAllocator, CreateFailsCleanlyAtEachAllocation) {
     EXPECT_EQ(Errc::no_memory, made.error().code);
     EXPECT_EQ(live, test::heap.live);
   }
-  EXPECT_EQ(10, failures);
+  EXPECT_EQ(14, failures);
   EXPECT_EQ(live, test::heap.live);
 }
 

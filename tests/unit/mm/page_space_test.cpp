@@ -46,6 +46,7 @@ TEST(PageSpace, RecountMendsWhatIsFiledWrongly) {
       [](ChunkMap::Chunk& chunk) { chunk.order = no_order; },
       [](ChunkMap::Chunk& chunk) { chunk.order = static_cast<std::uint8_t>(chunk.order ^ 1); },
       [](ChunkMap::Chunk& chunk) { chunk.order = 13; },
+      [](ChunkMap::Chunk& chunk) { chunk.blocks = BlockOrders::all_free(); },
   };
   for (const auto& damage : damages) {
     PageSpace space(pages, ChunkMap::Zeros::none);
@@ -77,6 +78,48 @@ TEST(PageSpace, AClaimThatFailsLeavesEveryChunkAsItWas) {
   space.give({2 * chunk_pages + 5, 4 * chunk_pages + 7}, ChunkMap::Zeros::none);
   EXPECT_EQ(pages, space.free_pages());
   space.validate();
+}
+
+TEST(PageSpace, AReleaseThatFailsLeavesEveryChunkAsItWas) {
+  PageSpace space(pages, ChunkMap::Zeros::none);
+  const std::uint64_t first = space.take(4 * chunk_pages + 7, 0, 2);
+  ASSERT_EQ(0U, first);
+  EXPECT_FALSE(space.release({0, 4 * chunk_pages + 8}, ChunkMap::Zeros::none));
+  EXPECT_FALSE(space.release({0, 5 * chunk_pages}, ChunkMap::Zeros::none));
+  EXPECT_FALSE(space.release({4 * chunk_pages + 7, 4 * chunk_pages + 8}, ChunkMap::Zeros::none));
+  EXPECT_EQ(pages - 4 * chunk_pages - 7, space.free_pages());
+  space.validate();
+  EXPECT_TRUE(space.release({0, 4 * chunk_pages + 7}, ChunkMap::Zeros::none));
+  EXPECT_FALSE(space.release({0, 4 * chunk_pages + 7}, ChunkMap::Zeros::none));
+  EXPECT_EQ(pages, space.free_pages());
+  space.validate();
+}
+
+// A run of chunks is whole words of states, and bytes before and behind: neighbours must not notice.
+TEST(PageSpace, RunsOfChunksAtEveryPlaceLeaveTheirNeighboursAlone) {
+  for (std::uint64_t before = 0; before < 9; ++before)
+    for (std::uint64_t count = 2; count < 20; ++count) {
+      PageSpace space(pages, ChunkMap::Zeros::all);
+      const auto take = [&](std::uint64_t chunks) {
+        const std::uint64_t first = space.take(chunks * chunk_pages, 0, 1);
+        EXPECT_NE(PageSpace::none, first);
+        return PageRun{first, first + chunks * chunk_pages};
+      };
+      if (before > 0) static_cast<void>(take(before));
+      const PageRun run = take(count);
+      const PageRun behind = take(3);
+      ASSERT_EQ(before * chunk_pages, run.begin);
+      ASSERT_EQ(run.end, behind.begin);
+      for (std::uint64_t page = 0; page < behind.end; page += chunk_pages)
+        ASSERT_TRUE(space.map().is_zero(page));  // known still when they are taken
+      ASSERT_TRUE(space.release(run, ChunkMap::Zeros::none));
+      for (std::uint64_t page = 0; page < behind.end; page += chunk_pages) {
+        const bool mine = page >= run.begin && page < run.end;
+        ASSERT_EQ(mine, !space.map().is_allocated(page));
+        ASSERT_EQ(mine, !space.map().is_zero(page));
+      }
+      space.validate();
+    }
 }
 
 }  // namespace
