@@ -110,7 +110,7 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
   }
   if (!map.free_page(page)) return fail(Errc::invalid_argument, not_allocated);
   map.touch(c);
-  space.leases().count_free();
+  space.leases().count_free_into(c);
   return {};
 }
 

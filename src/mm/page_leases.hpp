@@ -52,14 +52,25 @@ class PageLeases {
     // Written with no atomic instruction: a preemption in between may lose a count.
     std::atomic<std::uint64_t> allocations = 0;
     std::atomic<std::uint64_t> frees = 0;
+    // Number + 1 of the chunk that this processor freed into last. Of the first lifetime only.
+    std::atomic<std::uint64_t> freed_into = 0;
   };
   [[nodiscard]] Lease* current(unsigned lifetime);
 
   /// Counts what the caller did under the lock, or with free_page().
   void count_allocation();
   void count_free();
+  /// The same for a page that was freed with free_page(), and notes its chunk as one that this
+  /// processor frees into.
+  void count_free_into(std::uint64_t c);
   [[nodiscard]] std::uint64_t allocations() const;
   [[nodiscard]] std::uint64_t frees() const;
+
+  /// Whether another processor noted, since the last forget_freers(), that it frees into this chunk
+  /// now: both would write the same lines of marks. Not exact.
+  [[nodiscard]] bool is_freed_into(std::uint64_t c) const;
+  /// Only who frees on is known again.
+  void forget_freers();
 
   /// Leases a partial chunk that is in no bin. Pre: the lease holds nothing.
   void grant(Lease& lease, std::uint64_t c, unsigned lifetime);
@@ -89,6 +100,9 @@ class PageLeases {
   unsigned slots_;
   std::size_t count_;
   std::unique_ptr<Lease[]> leases_;  // slot x lifetime
+  // A bit for slots of that number modulo 64: whether freed_into is of now. On a line of its own,
+  // since it is written where the members above are read.
+  alignas(64) std::atomic<std::uint64_t> freers_ = 0;
 };
 
 inline PageLeases::Lease* PageLeases::current(unsigned lifetime) {

@@ -110,6 +110,7 @@ class PageSpace {
   [[nodiscard]] std::uint64_t carve(PageRun chunks, std::uint64_t pages, unsigned lifetime);
   void give_chunks(PageRun chunks);
   void empty_stacks();
+  [[nodiscard]] std::uint64_t chunk_to_lease(unsigned lifetime);
   // --- searches ---
   [[nodiscard]] bool all_allocated(PageRun run) const;
   template <class Whole>
