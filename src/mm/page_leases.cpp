@@ -65,17 +65,6 @@ void PageLeases::count_free() {
   count_one(leases_[slot < slots_ ? std::size_t{slot} * lifetimes : 0].frees);
 }
 
-void PageLeases::count_free_into(std::uint64_t c) {
-  const unsigned slot = per_cpu::current();
-  Lease& own = leases_[slot < slots_ ? std::size_t{slot} * lifetimes : 0];
-  count_one(own.frees);
-  if (own.freed_into.load(std::memory_order_relaxed) != c + 1)
-    own.freed_into.store(c + 1, std::memory_order_relaxed);
-  const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
-  if ((freers_.load(std::memory_order_relaxed) & bit) == 0)
-    freers_.fetch_or(bit, std::memory_order_relaxed);
-}
-
 bool PageLeases::is_freed_into(std::uint64_t c) const {
   const unsigned own = per_cpu::current();
   for (std::uint64_t bits = freers_.load(std::memory_order_relaxed); bits != 0; bits &= bits - 1)

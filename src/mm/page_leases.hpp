@@ -32,6 +32,11 @@ class PageLeases {
   /// A free page of the chunk that this processor leases for `lifetime`, allocated now; or none.
   [[nodiscard]] std::uint64_t take(unsigned lifetime);
 
+  /// Whether this processor leases a chunk, at this moment.
+  [[nodiscard]] bool is_leased_here(std::uint64_t c) const {
+    const unsigned leaser = map_.chunk(c).lease.load(std::memory_order_acquire);
+    return leaser != 0 && leaser == per_cpu::current() + 1;
+  }
   enum class Given { done, not_allocated, not_leased, disturbed };
   /// Frees a page, which holds no zeros, if this processor leases its chunk. `not_allocated`: the
   /// chunk is leased here, and the page is free.
@@ -167,6 +172,17 @@ inline PageLeases::Lease* PageLeases::current(unsigned lifetime) {
   if (place.area == nullptr || place.slot >= slots_) [[unlikely]]
     return Given::disturbed;
   return give(page, place, leases_[std::size_t{place.slot} * lifetimes]);
+}
+
+inline void PageLeases::count_free_into(std::uint64_t c) {
+  const unsigned slot = per_cpu::current();
+  Lease& own = leases_[slot < slots_ ? std::size_t{slot} * lifetimes : 0];
+  count_one(own.frees);
+  if (own.freed_into.load(std::memory_order_relaxed) != c + 1)
+    own.freed_into.store(c + 1, std::memory_order_relaxed);
+  const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
+  if ((freers_.load(std::memory_order_relaxed) & bit) == 0)
+    freers_.fetch_or(bit, std::memory_order_relaxed);
 }
 
 }  // namespace accelmm::mm
