@@ -63,7 +63,7 @@ bool tidy(JudgedSlab& slab, Dice& dice) {
 /// Sweeps what is live up and down between nothing and `most` objects.
 void run(const char* name, Slab::Options options, std::uint64_t slabs) {
   Dice dice(name);
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 25000);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 17000);
   JudgedSlab slab(options, Checkpoints::of_run(steps, 50000));
   if (slabs != 0) slab.allow(slabs);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
