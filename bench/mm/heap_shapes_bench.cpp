@@ -13,6 +13,7 @@
 #include <accelmm/va_allocator.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -232,6 +233,52 @@ const Script& glibc_simple() {
   return script;
 }
 
+// A slot, mostly of a favoured fifth, is freed if it is taken and else filled, with sizes of which each
+// doubling is half as likely as the one before, to 8 KiB.
+const Script& alloc_test() {
+  static const Script script = [] {
+    constexpr std::uint32_t slots = 10'000;
+    constexpr std::uint32_t empty = ~std::uint32_t{0};
+    Script made;
+    Random random(1999);
+    std::vector<std::uint32_t> taken(slots, empty);
+    for (unsigned i = 0; i < 100'000; ++i) {
+      if (i == 20'000) made.begin();
+      std::uint32_t& slot = taken[random.below(random.below(5) == 0 ? slots : slots / 5)];
+      if (slot != empty) {
+        made.give(std::exchange(slot, empty));
+      } else {
+        const std::uint64_t least = std::uint64_t{8} << std::countr_zero(random() | 1U << 9);
+        slot = made.take(least + random.below(static_cast<std::uint32_t>(least)));
+      }
+    }
+    made.end();
+    made.give_all();
+    return made;
+  }();
+  return script;
+}
+
+// 20 blocks of 5 to 25 MiB; a random one is freed and another allocated.
+const Script& malloc_large() {
+  static const Script script = [] {
+    Script made(std::uint64_t{1} << 30);
+    Random random(25);
+    const auto size = [&] { return 5 * mib + random.below(20 * mib + 1); };
+    std::vector<std::uint32_t> live(20);
+    for (std::uint32_t& slot : live) slot = made.take(size());
+    made.begin();
+    for (unsigned i = 0; i < 2000; ++i) {
+      made.give(random_of(live, random));
+      live.push_back(made.take(size()));
+    }
+    made.end();
+    made.give_all();
+    return made;
+  }();
+  return script;
+}
+
 void add_vma_rows(const std::string& work, const Script& (*script)()) {
   add_script_row<BestFit>(work, "ours", script);
   add_script_row<BottomUp>(work, "ours-bottom-up", script);
@@ -262,6 +309,10 @@ const bool registered = [] {
   add_heap_rows("sh6bench", smart_heap<1000>);
   add_heap_rows("sh8bench", smart_heap<8000>);
   add_heap_rows("glibc-simple", glibc_simple);
+  add_heap_rows("alloc-test", alloc_test);
+  add_script_row<PageSubject>("malloc-large", "ours", malloc_large);
+  add_script_row<TlsfModel>("malloc-large", "model-tlsf", malloc_large);
+  add_malloc_script_rows("malloc-large", malloc_large, Room::over_256_mib);
   return true;
 }();
 

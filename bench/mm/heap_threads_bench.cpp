@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <barrier>
+#include <bit>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -28,9 +29,10 @@ using Clock = std::chrono::steady_clock;
 
 /// What every thread does, round after round.
 struct Shape {
-  enum class Sizes : std::uint8_t { uniform, doublings, page_orders };
+  enum class Sizes : std::uint8_t { uniform, doublings, halving, page_orders };
   enum class Order : std::uint8_t {
     replace,  ///< a random slot is freed and filled again
+    toggle,   ///< a slot, mostly of a favoured fifth, is freed, or filled if it is empty
     burst,    ///< all slots are filled, then all freed
     hand_on,  ///< all slots are filled; who comes next frees them
   };
@@ -39,10 +41,12 @@ struct Shape {
   enum class Owner : std::uint8_t { same, next };
 
   Sizes sizes;
-  std::uint32_t low;  ///< bytes; first doubling of 16 bytes; or first order of pages
+  /// Bytes; first doubling of 16 bytes, each as likely or (halving) half as likely as the one before;
+  /// or first order of pages.
+  std::uint32_t low;
   std::uint32_t high;
   std::uint32_t slots;
-  std::uint32_t steps;  ///< a round, of replace
+  std::uint32_t steps;  ///< a round, of replace and toggle
   std::uint32_t rounds;
   Order order;
   Owner owner;
@@ -55,6 +59,12 @@ std::uint32_t draw(const Shape& shape, Random& random) {
       return pick;
     case Shape::Sizes::doublings: {
       const std::uint32_t least = 16U << pick;
+      return least + random.below(least);
+    }
+    case Shape::Sizes::halving: {
+      const auto doubling = static_cast<unsigned>(
+          std::countr_zero(random() | std::uint64_t{1} << (shape.high - shape.low)));
+      const std::uint32_t least = 16U << (shape.low + doubling);
       return least + random.below(least);
     }
     case Shape::Sizes::page_orders:
@@ -77,25 +87,34 @@ class Thread {
   Thread(Subject subject, const Shape& shape, unsigned number)
       : subject_(std::forward<Subject>(subject)), shape_(shape) {
     Random random(number + 1);
-    plan_.resize(shape.order == Shape::Order::replace ? shape.steps : shape.slots);
-    for (Step& step : plan_) step = {random.below(shape.slots), draw(shape, random)};
+    const bool favours = shape.order == Shape::Order::toggle;
+    plan_.resize(favours || shape.order == Shape::Order::replace ? shape.steps : shape.slots);
+    for (Step& step : plan_) {
+      const bool favoured = favours && random.below(5) != 0;
+      step = {random.below(favoured ? shape.slots / 5 : shape.slots), draw(shape, random)};
+    }
   }
 
   void round(Set& set) {
     switch (shape_.order) {
       case Shape::Order::replace:
         for (const Step& step : plan_) replace(set, step);
+        done_ += plan_.size();
+        break;
+      case Shape::Order::toggle:
+        for (const Step& step : plan_) done_ += toggle(set, step) ? 1U : 0U;
         break;
       case Shape::Order::burst:
         fill(set);
         empty(set);
+        done_ += shape_.slots;
         break;
       case Shape::Order::hand_on:
         empty(set);
         fill(set);
+        done_ += shape_.slots;
         break;
     }
-    done_ += shape_.order == Shape::Order::replace ? plan_.size() : shape_.slots;
   }
   void empty(Set& set) {
     for (std::size_t i = 0; i < set.sizes.size(); ++i) {
@@ -117,6 +136,17 @@ class Thread {
     if (set.sizes[step.slot] != 0) refused_ |= !subject_.give(set.pieces[step.slot]);
     refused_ |= !subject_.take(step.size, set.pieces[step.slot]);
     set.sizes[step.slot] = step.size;
+  }
+  /// Whether it filled.
+  bool toggle(Set& set, const Step& step) {
+    if (set.sizes[step.slot] != 0) {
+      refused_ |= !subject_.give(set.pieces[step.slot]);
+      set.sizes[step.slot] = 0;
+      return false;
+    }
+    refused_ |= !subject_.take(step.size, set.pieces[step.slot]);
+    set.sizes[step.slot] = step.size;
+    return true;
   }
   void fill(Set& set) {
     for (std::size_t i = 0; i < set.sizes.size(); ++i) {
@@ -226,6 +256,9 @@ const bool registered = [] {
                         {Sizes::doublings, 0, 6, 2000, 10'000, 5, Order::replace, Owner::next}, 2);
   add_rows<SlabSubject>("rptest",
                         {Sizes::doublings, 0, 8, 500, 5000, 10, Order::replace, Owner::next}, 2);
+  // OLogN's: who frees and who allocates is as it comes, small sizes and some slots are favoured.
+  add_rows<SlabSubject>("alloc-test-2t",
+                        {Sizes::halving, 0, 8, 5000, 50'000, 2, Order::toggle, Owner::same}, 2);
   // UMF with four threads; with one it is in heap_shapes_bench.cpp.
   add_rows<SlabSubject>("umf-multi-8-4096-4t",
                         {Sizes::uniform, 8, 4096, 10'000, 20'000, 1, Order::replace, Owner::same},

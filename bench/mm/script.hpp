@@ -220,9 +220,12 @@ benchmark::internal::Benchmark* add_script_row(const std::string& work, const st
   return row->UseManualTime();
 }
 
-/// The same for all mallocs; a malloc knows no region.
-inline void add_malloc_script_rows(const std::string& work, const Script& (*script)()) {
+/// The same for all mallocs, or those that have room for this much; a malloc knows no region.
+enum class Room : std::uint8_t { any, over_256_mib };
+inline void add_malloc_script_rows(const std::string& work, const Script& (*script)(),
+                                   Room room = Room::any) {
   for (const PeerName& peer : malloc_peer_names) {
+    if (room == Room::over_256_mib && std::string_view(peer.name) == "boost-interprocess") continue;
     auto* row = add_row(work, peer.name, [=, checked = false](benchmark::State& state) mutable {
       const Peer& found = malloc_peer(peer.name);
       if (const std::string flaw = start(found); !flaw.empty())

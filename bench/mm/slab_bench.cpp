@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small objects of one size, one or 32 at a time, and many live ones of mixed sizes: the peers'
-// side of slab-hot-SIZE, slab-bulk32 and heap-random-1k-16k.
+// Small objects of one size, one, 4 or 32 at a time, and many live ones of mixed sizes: the peers'
+// side of slab-hot-SIZE, slab-bulkN and heap-random-1k-16k.
 #include "rows.hpp"
 #include "slab_sizes.hpp"
 #include "subjects.hpp"
 #include "workloads.hpp"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include <benchmark/benchmark.h>
@@ -21,12 +23,14 @@ namespace {
 class BulkMallocs : public MallocSubject {
  public:
   explicit BulkMallocs(const MallocSubject& subject) : MallocSubject(subject) {}
-  [[nodiscard]] bool take_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool take_bulk(std::array<Piece, Count>& pieces) {
     bool all = true;
     for (Piece& piece : pieces) all = take(slab_bulk_size, piece) && all;
     return all;
   }
-  [[nodiscard]] bool give_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool give_bulk(std::array<Piece, Count>& pieces) {
     bool all = true;
     for (Piece piece : pieces) all = give(piece) && all;
     return all;
@@ -49,12 +53,14 @@ class BoostPool {
     pool_.free(piece);
     return true;
   }
-  [[nodiscard]] bool take_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool take_bulk(std::array<Piece, Count>& pieces) {
     bool all = true;
     for (Piece& piece : pieces) all = take(0, piece) && all;
     return all;
   }
-  [[nodiscard]] bool give_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool give_bulk(std::array<Piece, Count>& pieces) {
     for (Piece piece : pieces) pool_.free(piece);
     return true;
   }
@@ -73,6 +79,17 @@ void add_boost_pool_row(const std::string& work, std::size_t size) {
   });
 }
 
+template <std::size_t Count>
+void add_bulk_rows(const std::string& work) {
+  add_malloc_rows(work, [](benchmark::State& state, MallocSubject&& subject) {
+    hot_bulk<Count>(state, BulkMallocs(subject));
+  });
+  add_row(work, "boost-pool", [](benchmark::State& state) {
+    BoostPool pool(slab_bulk_size);
+    hot_bulk<Count>(state, pool);
+  });
+}
+
 // 8 192 live pieces of 1 to 16 KiB, all sizes equally likely.
 constexpr Mix small_buffers{Mix::Kind::uniform, 1024, 16384};
 constexpr Fill live{.pieces = 8192};
@@ -85,15 +102,10 @@ const bool registered = [] {
     add_boost_pool_row(slab_hot(size), size);
   }
   add_boost_pool_row("page-hot-4k", 4096);
-  for (const char* work : {"slab-bulk32", "slab-bulk32-unchecked"}) {
-    add_malloc_rows(work, [](benchmark::State& state, MallocSubject&& subject) {
-      hot_bulk(state, BulkMallocs(subject));
-    });
-    add_row(work, "boost-pool", [](benchmark::State& state) {
-      BoostPool pool(slab_bulk_size);
-      hot_bulk(state, pool);
-    });
-  }
+  add_bulk_rows<4>("slab-bulk4");
+  add_bulk_rows<4>("slab-bulk4-unchecked");
+  add_bulk_rows<32>("slab-bulk32");
+  add_bulk_rows<32>("slab-bulk32-unchecked");
   add_malloc_rows("heap-random-1k-16k", [](benchmark::State& state, MallocSubject&& subject) {
     random_replace(state, std::move(subject), small_buffers, live);
   });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Our side of slab-hot-SIZE, slab-bulk32 and heap-random-1k-16k, and how much of the memory the
-// metadata are. All checks are on but in slab-bulk32-unchecked, where frees are trusted.
+// Our side of slab-hot-SIZE, slab-bulkN and heap-random-1k-16k, and how much of the memory the metadata
+// are. All checks are on but in slab-bulkN-unchecked, where frees are trusted.
 #include "rows.hpp"
 #include "slab_sizes.hpp"
 #include "slab_subject.hpp"
@@ -12,7 +12,9 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -25,10 +27,12 @@ class BulkSlab : public SlabSubject {
  public:
   using SlabSubject::SlabSubject;
 
-  [[nodiscard]] bool take_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool take_bulk(std::array<Piece, Count>& pieces) {
     return slab().allocate_bulk(ByteCount(slab_bulk_size), pieces).has_value();
   }
-  [[nodiscard]] bool give_bulk(std::array<Piece, bulk>& pieces) {
+  template <std::size_t Count>
+  [[nodiscard]] bool give_bulk(std::array<Piece, Count>& pieces) {
     return slab().free_bulk(pieces).has_value();
   }
 };
@@ -55,6 +59,18 @@ void metadata(benchmark::State& state) {
                         static_cast<double>(statistics.from_source.value());
 }
 
+// Beside them, where frees are trusted.
+template <std::size_t Count>
+void add_bulk_rows(const std::string& work) {
+  for (const Slab::Bulk frees : {Slab::Bulk::checked, Slab::Bulk::trusted})
+    add_row(frees == Slab::Bulk::checked ? work : work + "-unchecked", "ours",
+            [=](benchmark::State& state) {
+              BulkSlab subject(frees);
+              hot_bulk<Count>(state, subject);
+              subject.slab().validate();
+            });
+}
+
 const bool registered = [] {
   for (const std::size_t size : slab_sizes) {
     add_row(slab_hot(size), "ours", [=](benchmark::State& state) {
@@ -64,13 +80,8 @@ const bool registered = [] {
     });
     add_row(slab_hot(size), "limit:cas", compare_and_swap);
   }
-  for (const bool checked : {true, false})
-    add_row(checked ? "slab-bulk32" : "slab-bulk32-unchecked", "ours",
-            [=](benchmark::State& state) {
-              BulkSlab subject(checked ? Slab::Bulk::checked : Slab::Bulk::trusted);
-              hot_bulk(state, subject);
-              subject.slab().validate();
-            });
+  add_bulk_rows<4>("slab-bulk4");
+  add_bulk_rows<32>("slab-bulk32");
   add_row("heap-random-1k-16k", "ours-slab", [](benchmark::State& state) {
     SlabSubject subject;
     random_replace(state, subject, {Mix::Kind::uniform, 1024, 16384}, {.pieces = 8192});

@@ -75,18 +75,17 @@ void hot_pair(benchmark::State& state, Subject&& subject, Request request) {
     state.SkipWithError("not aligned");
 }
 
-/// 32 pieces taken and given back, over and over. Its time is one piece's.
-constexpr std::size_t bulk = 32;
-template <class Subject>
+/// So many pieces taken and given back together, over and over. Its time is one piece's.
+template <std::size_t Count, class Subject>
 void hot_bulk(benchmark::State& state, Subject&& subject) {
   Subject local = std::forward<Subject>(subject);
-  std::array<PieceOf<Subject>, bulk> pieces{};
+  std::array<PieceOf<Subject>, Count> pieces{};
   for (auto _ : state) {
     if (!local.take_bulk(pieces)) return state.SkipWithError("refused to allocate");
     benchmark::DoNotOptimize(pieces);
     if (!local.give_bulk(pieces)) return state.SkipWithError("refused to free");
   }
-  state.counters["items"] = bulk;
+  state.counters["items"] = Count;
 }
 
 /// Sizes to draw from.

@@ -41,11 +41,13 @@ class Mempool {
     rte_mempool_put(pool_, piece);
     return true;
   }
-  [[nodiscard]] bool take_bulk(std::array<Piece, bulk>& pieces) {
-    return rte_mempool_get_bulk(pool_, pieces.data(), bulk) == 0;
+  template <std::size_t Count>
+  [[nodiscard]] bool take_bulk(std::array<Piece, Count>& pieces) {
+    return rte_mempool_get_bulk(pool_, pieces.data(), Count) == 0;
   }
-  [[nodiscard]] bool give_bulk(std::array<Piece, bulk>& pieces) {
-    rte_mempool_put_bulk(pool_, pieces.data(), bulk);
+  template <std::size_t Count>
+  [[nodiscard]] bool give_bulk(std::array<Piece, Count>& pieces) {
+    rte_mempool_put_bulk(pool_, pieces.data(), Count);
     return true;
   }
   [[nodiscard]] static std::uint64_t address(Piece piece) {
@@ -77,9 +79,13 @@ const bool registered = [] {
   };
   for (const std::size_t size : slab_sizes) add_mempool_row(slab_hot(size), size, hot);
   add_mempool_row("page-hot-4k", 4096, hot);
+  for (const char* work : {"slab-bulk4", "slab-bulk4-unchecked"})
+    add_mempool_row(work, slab_bulk_size, [](benchmark::State& state, Mempool&& pool) {
+      hot_bulk<4>(state, std::move(pool));
+    });
   for (const char* work : {"slab-bulk32", "slab-bulk32-unchecked"})
     add_mempool_row(work, slab_bulk_size, [](benchmark::State& state, Mempool&& pool) {
-      hot_bulk(state, std::move(pool));
+      hot_bulk<32>(state, std::move(pool));
     });
   return true;
 }();

@@ -53,11 +53,6 @@ bool ChunkMap::is_allocated(std::uint64_t page) const {
   return (free_word(page >> 6) >> (page & 63) & 1) == 0;
 }
 
-bool ChunkMap::free_page(std::uint64_t page) {
-  return give_page(marks_[page >> 6].taken, marks_[page >> 6].given,
-                   std::uint64_t{1} << (page & 63));
-}
-
 void ChunkMap::make_partial(std::uint64_t c) {
   Chunk& chunk = descriptors_[c];
   const ChunkState state = states_.at(c);
@@ -133,11 +128,6 @@ std::uint64_t ChunkMap::zero_word(std::uint64_t c, unsigned word) const {
       return zero_[c * chunk_words + word].load(std::memory_order_acquire);
   }
   return 0;
-}
-
-void ChunkMap::touch(std::uint64_t c) {
-  Touched::note(touched_[c >> 6], std::uint64_t{1} << (c & 63), summary_[c >> 12],
-                std::uint64_t{1} << ((c >> 6) & 63), any_touched_);
 }
 
 }  // namespace accelmm::mm

@@ -205,4 +205,15 @@ void ChunkMap::flip(std::uint64_t c, unsigned begin, unsigned end) {
   descriptors_[c].blocks = blocks;
 }
 
+// What frees pages of other processors' chunks is all in one function, page by page.
+inline bool ChunkMap::free_page(std::uint64_t page) {
+  return give_page(marks_[page >> 6].taken, marks_[page >> 6].given,
+                   std::uint64_t{1} << (page & 63));
+}
+
+inline void ChunkMap::touch(std::uint64_t c) {
+  Touched::note(touched_[c >> 6], std::uint64_t{1} << (c & 63), summary_[c >> 12],
+                std::uint64_t{1} << ((c >> 6) & 63), any_touched_);
+}
+
 }  // namespace accelmm::mm

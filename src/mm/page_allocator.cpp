@@ -93,14 +93,16 @@ Result<void> PageAllocator::State::free_chunk(std::uint64_t c, Contents contents
 Result<void> PageAllocator::State::free_page(std::uint64_t page) {
   ChunkMap& map = space.map();
   const std::uint64_t c = page >> mm::chunk_order;
-  switch (space.leases().give(page)) {
-    case PageLeases::Given::done:
-      return {};
-    case PageLeases::Given::not_allocated:
-      return fail(Errc::invalid_argument, not_allocated);
-    case PageLeases::Given::not_leased:
-    case PageLeases::Given::disturbed:
-      break;
+  if (space.leases().is_leased_here(c)) {
+    switch (space.leases().give(page)) {
+      case PageLeases::Given::done:
+        return {};
+      case PageLeases::Given::not_allocated:
+        return fail(Errc::invalid_argument, not_allocated);
+      case PageLeases::Given::not_leased:
+      case PageLeases::Given::disturbed:
+        break;
+    }
   }
   if (map.kind(c) != ChunkMap::Kind::partial) return free_run({page, page + 1}, Contents::unknown);
   if (map.is_clean(page)) {
@@ -110,7 +112,7 @@ Result<void> PageAllocator::State::free_page(std::uint64_t page) {
   }
   if (!map.free_page(page)) return fail(Errc::invalid_argument, not_allocated);
   map.touch(c);
-  space.leases().count_free();
+  space.leases().count_free_into(c);
   return {};
 }
 

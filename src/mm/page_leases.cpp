@@ -15,11 +15,13 @@ PageLeases::PageLeases(ChunkMap& map)
     leases_[i].slot = static_cast<std::uint16_t>(i / lifetimes);
 }
 
-// Points a lease at a word of its chunk that has a free page. Returns false if there is none.
+// Points a lease at a word of its chunk that has a free page. Returns false if there is none, or
+// none ahead and another processor frees into the chunk: who would turn back there would follow it.
 bool PageLeases::find_word(Lease& lease, std::uint64_t first) const {
   const unsigned start = lease.hint.load(std::memory_order_relaxed) / 64;
   for (unsigned step = 0; step < chunk_words; ++step) {
     const unsigned w = (start + step) % chunk_words;
+    if (w == 0 && step != 0 && is_freed_into(first / chunk_words)) return false;
     if (map_.free_word(first + w) == 0) continue;
     lease.hint.store(w * 64, std::memory_order_relaxed);
     return true;
@@ -61,6 +63,20 @@ void PageLeases::count_allocation() {
 void PageLeases::count_free() {
   const unsigned slot = per_cpu::current();
   count_one(leases_[slot < slots_ ? std::size_t{slot} * lifetimes : 0].frees);
+}
+
+bool PageLeases::is_freed_into(std::uint64_t c) const {
+  const unsigned own = per_cpu::current();
+  for (std::uint64_t bits = freers_.load(std::memory_order_relaxed); bits != 0; bits &= bits - 1)
+    for (auto slot = static_cast<unsigned>(std::countr_zero(bits)); slot < slots_; slot += 64)
+      if (slot != own && leases_[std::size_t{slot} * lifetimes].freed_into.load(
+                             std::memory_order_relaxed) == c + 1)
+        return true;
+  return false;
+}
+
+void PageLeases::forget_freers() {
+  if (freers_.load(std::memory_order_relaxed) != 0) freers_.store(0, std::memory_order_relaxed);
 }
 
 std::uint64_t PageLeases::allocations() const {

@@ -32,6 +32,11 @@ class PageLeases {
   /// A free page of the chunk that this processor leases for `lifetime`, allocated now; or none.
   [[nodiscard]] std::uint64_t take(unsigned lifetime);
 
+  /// Whether this processor leases a chunk, at this moment.
+  [[nodiscard]] bool is_leased_here(std::uint64_t c) const {
+    const unsigned leaser = map_.chunk(c).lease.load(std::memory_order_acquire);
+    return leaser != 0 && leaser == per_cpu::current() + 1;
+  }
   enum class Given { done, not_allocated, not_leased, disturbed };
   /// Frees a page, which holds no zeros, if this processor leases its chunk. `not_allocated`: the
   /// chunk is leased here, and the page is free.
@@ -52,14 +57,25 @@ class PageLeases {
     // Written with no atomic instruction: a preemption in between may lose a count.
     std::atomic<std::uint64_t> allocations = 0;
     std::atomic<std::uint64_t> frees = 0;
+    // Number + 1 of the chunk that this processor freed into last. Of the first lifetime only.
+    std::atomic<std::uint64_t> freed_into = 0;
   };
   [[nodiscard]] Lease* current(unsigned lifetime);
 
   /// Counts what the caller did under the lock, or with free_page().
   void count_allocation();
   void count_free();
+  /// The same for a page that was freed with free_page(), and notes its chunk as one that this
+  /// processor frees into.
+  void count_free_into(std::uint64_t c);
   [[nodiscard]] std::uint64_t allocations() const;
   [[nodiscard]] std::uint64_t frees() const;
+
+  /// Whether another processor noted, since the last forget_freers(), that it frees into this chunk
+  /// now: both would write the same lines of marks. Not exact.
+  [[nodiscard]] bool is_freed_into(std::uint64_t c) const;
+  /// Only who frees on is known again.
+  void forget_freers();
 
   /// Leases a partial chunk that is in no bin. Pre: the lease holds nothing.
   void grant(Lease& lease, std::uint64_t c, unsigned lifetime);
@@ -89,6 +105,9 @@ class PageLeases {
   unsigned slots_;
   std::size_t count_;
   std::unique_ptr<Lease[]> leases_;  // slot x lifetime
+  // A bit for slots of that number modulo 64: whether freed_into is of now. On a line of its own,
+  // since it is written where the members above are read.
+  alignas(64) std::atomic<std::uint64_t> freers_ = 0;
 };
 
 inline PageLeases::Lease* PageLeases::current(unsigned lifetime) {
@@ -153,6 +172,17 @@ inline PageLeases::Lease* PageLeases::current(unsigned lifetime) {
   if (place.area == nullptr || place.slot >= slots_) [[unlikely]]
     return Given::disturbed;
   return give(page, place, leases_[std::size_t{place.slot} * lifetimes]);
+}
+
+inline void PageLeases::count_free_into(std::uint64_t c) {
+  const unsigned slot = per_cpu::current();
+  Lease& own = leases_[slot < slots_ ? std::size_t{slot} * lifetimes : 0];
+  count_one(own.frees);
+  if (own.freed_into.load(std::memory_order_relaxed) != c + 1)
+    own.freed_into.store(c + 1, std::memory_order_relaxed);
+  const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
+  if ((freers_.load(std::memory_order_relaxed) & bit) == 0)
+    freers_.fetch_or(bit, std::memory_order_relaxed);
 }
 
 }  // namespace accelmm::mm

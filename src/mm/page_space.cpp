@@ -331,17 +331,28 @@ void PageSpace::give_part(std::uint64_t c, unsigned begin, unsigned end, Zeros z
   give_chunk(c);
 }
 
+// The fullest chunk, or a whole one. What another processor frees into just now is left alone while
+// there is another.
+std::uint64_t PageSpace::chunk_to_lease(unsigned lifetime) {
+  constexpr unsigned looked_at = 8;
+  std::uint64_t c = bins_.first_of(lifetime, 0, looked_at, [this](std::uint64_t candidate) {
+    return !leases_.is_freed_into(candidate);
+  });
+  if (c != none) return c;
+  c = take_chunks(1, 0).begin;
+  if (c == none) return bins_.best(lifetime, 0);
+  map_.make_partial(c);
+  return c;
+}
+
 bool PageSpace::renew_lease(unsigned lifetime) {
   PageLeases::Lease* const lease = leases_.current(lifetime);
   if (lease == nullptr) return false;
   const std::uint64_t before = leases_.release(*lease);
   if (before != none) rebin(before);
-  std::uint64_t c = bins_.best(lifetime, 0);
-  if (c == none) {
-    c = take_chunks(1, 0).begin;
-    if (c == none) return false;
-    map_.make_partial(c);
-  }
+  const std::uint64_t c = chunk_to_lease(lifetime);
+  leases_.forget_freers();
+  if (c == none) return false;
   unbin(c);
   leases_.grant(*lease, c, lifetime);
   return true;

@@ -114,6 +114,7 @@ class PageSpace {
   void give_chunk(std::uint64_t c);
   [[nodiscard]] bool release_many(PageRun run, ChunkMap::Zeros zeros);
   void empty_stacks();
+  [[nodiscard]] std::uint64_t chunk_to_lease(unsigned lifetime);
   // --- searches ---
   [[nodiscard]] bool all_allocated(PageRun run) const;
   template <class Whole>

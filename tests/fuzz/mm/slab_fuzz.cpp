@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Input: one byte for the options and one for how many slabs the source gives, then (operation,
-// argument) byte pairs. Wrong frees are tried too: the allocator must refuse them. What the bytes
-// cannot name is skipped, so that every input runs to its end.
+// Input: one byte for the options and one for how many slabs the source gives, whose top bit says that
+// bulk is trusted, then (operation, argument) byte pairs. Wrong frees are tried too: the allocator must
+// refuse them. What the bytes cannot name is skipped, so that every input runs to its end.
 #include "property/mm/slab_model.hpp"
 
 #include <cstddef>
@@ -21,8 +21,8 @@ std::uint64_t size_of(std::uint8_t argument) {
   return size - (argument % 4 >= 2 ? 1 : 0);
 }
 
-Slab::Options options_of(std::uint8_t bits) {
-  Slab::Options options;
+Slab::Options options_of(std::uint8_t bits, Slab::Bulk bulk) {
+  Slab::Options options{.bulk = bulk};
   if ((bits & 1) != 0) options.spacing = Slab::Spacing::cache_lines;
   if ((bits & 2) != 0) options.order = Slab::Order::random;
   if ((bits & 4) != 0) options.quarantine.random = bits / 16U;
@@ -71,8 +71,8 @@ void step(JudgedSlab& slab, std::uint8_t operation, std::uint8_t argument) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::span<const std::uint8_t> input(data, size);
   if (input.size() < 4) return 0;
-  JudgedSlab slab(options_of(input[0]));
-  slab.allow(1U + input[1] % 40U);
+  JudgedSlab slab(options_of(input[0], input[1] < 128 ? Slab::Bulk::checked : Slab::Bulk::trusted));
+  slab.allow(1U + input[1] % 128U % 40U);
   // validate() runs after every operation, so that a long input says no more than two short ones.
   constexpr std::size_t longest = 600;
   for (std::size_t i = 2; i + 1 < input.size() && i < longest; i += 2)

@@ -60,9 +60,9 @@ bool give(JudgedHeap& heap, Dice& dice, std::uint64_t now) {
 /// Sweeps the fill up and down between nothing and everything, several times.
 void run(const char* name, std::uint64_t native, std::uint64_t pages, std::uint32_t spares) {
   Dice dice(name);
-  JudgedHeap heap(native, pages, spares);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 25000);
+  JudgedHeap heap(native, pages, spares, Checkpoints::of_run(steps, 50000));
   Tally tally;
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 12000);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
   for (std::uint64_t step = 0; step < steps; ++step) {
     const std::uint64_t target = (step / phase) % 11 * heap.total() / 10;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "property/mm/checkpoints.hpp"
 #include "property/mm/naive_fragmentation.hpp"
 #include "property/mm/steps.hpp"
 
@@ -60,6 +61,8 @@ void run(const char* name, std::uint64_t pages, std::uint64_t steps) {
   Dice dice(name);
   WatchedPages watched(pages);
   watched.judge();
+  Checkpoints checkpoints =
+      Checkpoints::of_run(steps, 1000);  // one takes as long as hundreds of steps
   Tally tally;
   for (std::uint64_t step = 0; step < steps; ++step) {
     // Phases of growth and of decline, so that the region is full and nearly empty at times.
@@ -67,7 +70,7 @@ void run(const char* name, std::uint64_t pages, std::uint64_t steps) {
     const auto bits = static_cast<std::uint64_t>(std::bit_width(pages)) - 1;
     const std::uint64_t most = std::uint64_t{1} << dice.roll(bits);
     tally.note(grow ? watched.take(1 + dice.roll(most)) : watched.give(dice.roll(1 << 20)));
-    if (step % 4 == 0) watched.judge();  // it takes as long as hundreds of steps
+    if (checkpoints.due()) watched.judge();
   }
   tally.print(name);
   EXPECT_TRUE(tally.mostly_succeeded());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "property/mm/checkpoints.hpp"
 #include "unit/mm/heap_memory.hpp"
 
 #include <accelmm/check.hpp>
@@ -24,11 +25,11 @@ namespace accelmm::test {
 /// of live pieces can be freed; it refuses only what the source refuses.
 ///
 /// Each operation returns whether it succeeded; an answer that the model does not allow aborts, and
-/// so does a broken invariant: validate() runs after every operation.
+/// so does a broken invariant: validate() runs after every operation, or at checkpoints.
 class JudgedHeap {
  public:
-  explicit JudgedHeap(Heap::Options options)
-      : options_(options), source_(std::make_unique<MappedSource>()) {
+  explicit JudgedHeap(Heap::Options options, Checkpoints checkpoints = {})
+      : options_(options), source_(std::make_unique<MappedSource>()), checkpoints_(checkpoints) {
     options_.source = source_.get();
     auto heap = Heap::create(options_);
     ACCELMM_CHECK(heap.has_value());
@@ -209,7 +210,8 @@ class JudgedHeap {
     ACCELMM_CHECK(limited_ || error.code == Errc::no_memory);
   }
 
-  void judge() const {
+  void judge() {
+    if (!checkpoints_.due()) return;
     heap_->validate();
     const auto statistics = heap_->statistics();
     ACCELMM_CHECK(statistics.from_source.value() == source_->outstanding());
@@ -226,6 +228,7 @@ class JudgedHeap {
   std::deque<std::uintptr_t> freed_;
   std::byte next_mark_{};
   bool limited_ = false;
+  Checkpoints checkpoints_;
 };
 
 }  // namespace accelmm::test

@@ -60,9 +60,9 @@ bool give_something(JudgedHeap& heap, Dice& dice) {
 /// Sweeps what is live up and down between nothing and `most` pieces.
 void run(const char* name, Heap::Options options, std::uint64_t chunks) {
   Dice dice(name);
-  JudgedHeap heap(options);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 25000);
+  JudgedHeap heap(options, Checkpoints::of_run(steps, 12500));
   if (chunks != 0) heap.allow(chunks);
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 10000);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
   constexpr std::uint64_t most = 300;
   Tally tally;

@@ -76,8 +76,9 @@ Tally sweep(JudgedPages& pages, Dice& dice, std::uint64_t steps) {
 void run(const char* name, std::uint64_t page_count, std::uint64_t steps,
          std::uint64_t page_bytes = 4096) {
   Dice dice(name);
-  JudgedPages pages(page_count, page_bytes);
-  const Tally tally = sweep(pages, dice, number_from_environment("ACCELMM_STEPS", steps));
+  steps = number_from_environment("ACCELMM_STEPS", steps);
+  JudgedPages pages(page_count, page_bytes, Checkpoints::of_run(steps, 50000));
+  const Tally tally = sweep(pages, dice, steps);
   tally.print(name);
   EXPECT_TRUE(tally.mostly_succeeded());
   pages.free_everything();

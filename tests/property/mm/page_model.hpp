@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "property/mm/checkpoints.hpp"
+
 #include <accelmm/check.hpp>
 #include <accelmm/page_allocator.hpp>
 
@@ -14,17 +16,19 @@ namespace accelmm::test {
 /// A page allocator beside a naive model of it, one byte a page, that judges each of its answers.
 ///
 /// Each operation returns whether it succeeded; an answer that the model does not allow aborts, and
-/// so does a broken invariant: validate() runs after every operation.
+/// so does a broken invariant: validate() runs after every operation, or at checkpoints.
 class JudgedPages {
  public:
-  explicit JudgedPages(std::uint64_t page_count, std::uint64_t page = 4096)
+  explicit JudgedPages(std::uint64_t page_count, std::uint64_t page = 4096,
+                       Checkpoints checkpoints = {})
       : page_bytes_(page),
         allocator_(
             PageAllocator::create(
                 {.size = bytes(page_count), .page = ByteCount(page), .contents = Contents::zeros})
                 .value()),
         taken_(page_count, 0),
-        dirty_(page_count, 0) {}
+        dirty_(page_count, 0),
+        checkpoints_(checkpoints) {}
 
   [[nodiscard]] std::uint64_t page_count() const { return taken_.size(); }
   [[nodiscard]] std::uint64_t free_pages() const { return free_; }
@@ -242,7 +246,8 @@ class JudgedPages {
     return longest;
   }
 
-  void judge_state() const {
+  void judge_state() {
+    if (!checkpoints_.due()) return;
     const auto statistics = allocator_.statistics();
     ACCELMM_CHECK(statistics.free == bytes(free_));
     ACCELMM_CHECK(statistics.largest_free == bytes(longest_free()));
@@ -253,6 +258,7 @@ class JudgedPages {
   std::vector<std::uint8_t> taken_;  // 1: allocated
   std::vector<std::uint8_t> dirty_;  // 1: handed out, and not freed as zeros since
   std::uint64_t free_ = taken_.size();
+  Checkpoints checkpoints_;
 };
 
 }  // namespace accelmm::test

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "property/mm/checkpoints.hpp"
 #include "unit/mm/slab_source.hpp"
 
 #include <accelmm/check.hpp>
@@ -12,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -23,15 +25,20 @@ namespace accelmm::test {
 /// larger than its class; exactly the beginnings of live objects can be freed; a request is refused
 /// only when the source refuses and no object of its class is free.
 ///
+/// What trusted bulk (Slab::Bulk) forbids is not tried: objects of two classes in one call, and a free
+/// of what was freed in bulk and may not have been looked at since.
+///
 /// Each operation returns whether it succeeded; an answer that the model does not allow aborts, and
-/// so does a broken invariant: validate() runs after every operation.
+/// so does a broken invariant: validate() runs after every operation, or at checkpoints.
 class JudgedSlab {
  public:
   static constexpr ByteCount region{std::uint64_t{16} << 20};
   using Options = Slab::Options;
 
-  explicit JudgedSlab(Options options)
-      : options_(std::move(options)), source_(std::make_unique<CheckedSource>(region)) {
+  explicit JudgedSlab(Options options, Checkpoints checkpoints = {})
+      : options_(std::move(options)),
+        source_(std::make_unique<CheckedSource>(region)),
+        checkpoints_(checkpoints) {
     options_.source = source_.get();
     options_.region = region;
     auto slab = Slab::create(options_);
@@ -43,10 +50,7 @@ class JudgedSlab {
   [[nodiscard]] std::uint64_t live_bytes() const { return live_bytes_; }
 
   /// How many more slabs the source gives.
-  void allow(std::uint64_t slabs) {
-    source_->allow(slabs);
-    limited_ = true;
-  }
+  void allow(std::uint64_t slabs) { source_->allow(slabs); }
 
   bool allocate(std::uint64_t size) {
     const auto object = slab_->allocate(ByteCount(size));
@@ -75,6 +79,7 @@ class JudgedSlab {
 
   /// Frees whatever is said to be at `offset`.
   bool free(std::uint64_t offset) {
+    if (believed_.contains(offset)) return false;
     const bool done = slab_->free(RegionOffset(offset)).has_value();
     ACCELMM_CHECK(done == live_.contains(offset));
     if (done) leave(offset);
@@ -83,8 +88,10 @@ class JudgedSlab {
   }
 
   /// Frees `count` live objects beginning at the n-th, in the order of their offsets; and, if
-  /// `damage` is not 0, one offset more that is no live object.
+  /// `damage` is not 0, one offset more that is no live object. Trusted: those of one class of them,
+  /// and all live.
   bool free_some(std::size_t n, std::size_t count, std::uint64_t damage = 0) {
+    if (trusts()) return free_trusted(n, count);
     std::vector<RegionOffset> offsets;
     for (auto at = nth(n); at != live_.end() && offsets.size() < count; ++at)
       offsets.emplace_back(at->first);
@@ -109,11 +116,13 @@ class JudgedSlab {
 
   void drain() {
     slab_->drain();
+    believed_.clear();
     judge();
   }
   void trim() {
     const std::uint64_t before = source_->outstanding();
     const ByteCount given = slab_->trim();
+    believed_.clear();
     // The quarantine was emptied first, which may have given slabs back already.
     ACCELMM_CHECK(before - source_->outstanding() >= given.value());
     ACCELMM_CHECK(slab_->statistics().quarantined == 0);
@@ -122,6 +131,7 @@ class JudgedSlab {
   }
   void recount() {
     ACCELMM_CHECK(slab_->recount() == 0);
+    believed_.clear();
     judge();
   }
 
@@ -133,6 +143,25 @@ class JudgedSlab {
 
  private:
   using Live = std::map<std::uint64_t, std::uint64_t>;  // offset, length
+
+  [[nodiscard]] bool trusts() const {
+    return options_.bulk == Slab::Bulk::trusted && options_.order == Slab::Order::lowest_first &&
+           options_.quarantine.random + options_.quarantine.queue == 0;
+  }
+
+  bool free_trusted(std::size_t n, std::size_t count) {
+    std::vector<RegionOffset> offsets;
+    const auto first = nth(n);
+    for (auto at = first; at != live_.end() && offsets.size() < count; ++at)
+      if (at->second == first->second) offsets.emplace_back(at->first);
+    ACCELMM_CHECK(slab_->free_bulk(offsets).has_value());
+    for (const RegionOffset offset : offsets) {
+      leave(offset.value());
+      believed_.insert(offset.value());
+    }
+    judge();
+    return true;
+  }
 
   [[nodiscard]] Live::const_iterator nth(std::size_t n) const {
     if (live_.empty()) return live_.end();
@@ -152,6 +181,7 @@ class JudgedSlab {
       ACCELMM_CHECK(before->first + before->second <= offset);
     }
     live_.emplace(offset, length);
+    believed_.erase(offset);
     live_bytes_ += length;
   }
 
@@ -165,7 +195,7 @@ class JudgedSlab {
 
   void judge_refusal(std::uint64_t size, std::size_t count) const {
     if (size == 0 || size > Slab::largest.value()) return;
-    ACCELMM_CHECK(limited_);
+    ACCELMM_CHECK(source_->refusals() > refusals_);
     std::uint64_t free = 0;
     for (const auto& one : slab_->statistics().classes)
       if (one.object_size.value() >= size) {
@@ -176,13 +206,15 @@ class JudgedSlab {
     if (options_.spacing == Slab::Spacing::packed) ACCELMM_CHECK(free < count);
   }
 
-  void judge() const {
+  void judge() {
+    ACCELMM_CHECK(source_->wrong() == 0);
+    refusals_ = source_->refusals();
+    if (!checkpoints_.due()) return;
     slab_->validate();
     const auto statistics = slab_->statistics();
     ACCELMM_CHECK(statistics.live_objects == live_.size() + statistics.quarantined);
     ACCELMM_CHECK(statistics.live.value() >= live_bytes_);
     ACCELMM_CHECK(statistics.from_source.value() == source_->outstanding());
-    ACCELMM_CHECK(source_->wrong() == 0);
   }
 
   Options options_;
@@ -191,7 +223,9 @@ class JudgedSlab {
   Live live_;
   std::uint64_t live_bytes_ = 0;
   std::deque<std::uint64_t> freed_;
-  bool limited_ = false;
+  std::set<std::uint64_t> believed_;  // freed in trusted bulk since the last drain
+  std::uint64_t refusals_ = 0;        // of the source, before this operation
+  Checkpoints checkpoints_;
 };
 
 }  // namespace accelmm::test

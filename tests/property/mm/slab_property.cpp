@@ -63,9 +63,9 @@ bool tidy(JudgedSlab& slab, Dice& dice) {
 /// Sweeps what is live up and down between nothing and `most` objects.
 void run(const char* name, Slab::Options options, std::uint64_t slabs) {
   Dice dice(name);
-  JudgedSlab slab(options);
+  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 17000);
+  JudgedSlab slab(options, Checkpoints::of_run(steps, 50000));
   if (slabs != 0) slab.allow(slabs);
-  const std::uint64_t steps = number_from_environment("ACCELMM_STEPS", 25000);
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 20, 1);
   constexpr std::uint64_t most = 1500;
   Tally tally;
@@ -94,6 +94,12 @@ TEST(SlabProperty, AgreesWithAMapOfLiveObjectsInCacheLinesAndRandomOrder) {
 }
 TEST(SlabProperty, AgreesWithAMapOfLiveObjectsBehindAQuarantine) {
   run("slab-quarantine", {.quarantine = {.random = 40, .queue = 60}}, 0);
+}
+TEST(SlabProperty, AgreesWithAMapOfLiveObjectsWhenBulkIsTrusted) {
+  run("slab-trusted", {.bulk = Slab::Bulk::trusted}, 0);
+}
+TEST(SlabProperty, AgreesWithAMapOfLiveObjectsWhenBulkIsTrustedAndTheSourceEnds) {
+  run("slab-trusted-limited", {.bulk = Slab::Bulk::trusted, .spare_slabs = 0}, 36);
 }
 
 }  // namespace

@@ -20,6 +20,8 @@ std::uint64_t steps_of_a_test() {
   return number_from_environment("ACCELMM_STEPS", 17'000);
 }
 
+constexpr std::uint64_t most_looks = 50'000;
+
 /// A page of the range, or one beside it.
 std::uint64_t roll_page(const JudgedIntervals& intervals, Dice& dice) {
   const std::uint64_t below = intervals.begin() == 0 ? 0 : intervals.begin() - 1;
@@ -77,11 +79,12 @@ bool give_something(JudgedIntervals& intervals, Dice& dice) {
   return intervals.free(dice.roll(16) == 0 ? at : intervals.taken_from(at));
 }
 
-void run(const char* name, std::uint64_t begin, std::uint64_t end, const Setting& setting) {
+void run(const char* name, std::uint64_t begin, std::uint64_t end, Setting setting) {
   Dice dice(name);
+  const std::uint64_t steps = steps_of_a_test();
+  setting.checkpoints = Checkpoints::of_run(steps, most_looks);
   JudgedIntervals intervals(begin, end, setting);
   Tally tally;
-  const std::uint64_t steps = steps_of_a_test();
   const std::uint64_t phase = std::max<std::uint64_t>(steps / 22, 1);
   std::uint64_t least = 100;
   std::uint64_t most = 0;
@@ -125,9 +128,10 @@ TEST(VaAllocatorProperty, AgreesWithAMapOfIntervalsWithQuarantine) {
 TEST(VaAllocatorProperty, AgreesWithAMapOfThousandsOfSmallIntervals) {
   Dice dice("va-small");
   constexpr std::uint64_t end = 8000;
-  JudgedIntervals intervals(1, end, {.large = 8});
-  Tally tally;
   const std::uint64_t steps = steps_of_a_test();
+  JudgedIntervals intervals(1, end,
+                            {.large = 8, .checkpoints = Checkpoints::of_run(steps, most_looks)});
+  Tally tally;
   for (std::uint64_t step = 0; step < steps; ++step) {
     const bool filling = step / 4000 % 2 == 0;  // to about half of the range
     const std::uint64_t at = 1 + dice.roll(end - 1);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "property/mm/checkpoints.hpp"
+
 #include <accelmm/check.hpp>
 #include <accelmm/va_allocator.hpp>
 
@@ -22,7 +24,7 @@ namespace accelmm::test {
 ///
 /// Each operation returns whether it succeeded; an answer that the model does not allow aborts, and
 /// so does a broken invariant: validate() runs after every operation, where there are many
-/// intervals after every 16th.
+/// intervals after every 16th, or at checkpoints.
 class JudgedIntervals {
  public:
   using Placement = VaAllocator::Placement;
@@ -36,6 +38,7 @@ class JudgedIntervals {
     std::vector<Span> hint_ranges{};
     std::size_t quarantine_ranges = 0;
     std::uint64_t quarantine_pages = 0;
+    Checkpoints checkpoints{};
   };
   /// Pre: count > 0; phase < alignment, a power of two.
   struct Ask {
@@ -400,6 +403,7 @@ class JudgedIntervals {
     ACCELMM_CHECK(allocator_->holes() == holes);
     ACCELMM_CHECK(allocator_->free_bytes().value() == (end_ - begin_ - used_pages_) * page_bytes);
     if (used_.size() > 64 && ++steps_ % 16 != 0) return;
+    if (!setting_.checkpoints.due()) return;
     allocator_->validate();
     const VaAllocator::Statistics statistics = allocator_->statistics();
     ACCELMM_CHECK(statistics == allocator_->recount());

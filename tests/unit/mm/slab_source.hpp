@@ -19,14 +19,19 @@ class CheckedSource final : public SlabSource {
     const std::lock_guard lock(mutex_);
     ++calls_;
     if (odd_answer_) return *odd_answer_;
-    if (left_ == 0) return fail(Errc::over_quota, "source is told to fail");
+    if (left_ == 0) {
+      ++refusals_;
+      return fail(Errc::over_quota, "source is told to fail");
+    }
     std::uint64_t at = 0;
     for (const auto& [begin, length] : given_) {
       if (begin >= at && begin - at >= size.value()) break;
       at = (begin + length + alignment.value() - 1) & ~(alignment.value() - 1);
     }
-    if (at > region_.value() || region_.value() - at < size.value())
+    if (at > region_.value() || region_.value() - at < size.value()) {
+      ++refusals_;
       return fail(Errc::no_memory, "source is empty");
+    }
     given_.emplace(at, size.value());
     --left_;
     return Extent{.offset = RegionOffset(at), .length = size};
@@ -74,6 +79,10 @@ class CheckedSource final : public SlabSource {
     const std::lock_guard lock(mutex_);
     return calls_;
   }
+  [[nodiscard]] std::uint64_t refusals() const {
+    const std::lock_guard lock(mutex_);
+    return refusals_;
+  }
   /// Extents given back that were never given; and odd answers given back.
   [[nodiscard]] std::uint64_t wrong() const {
     const std::lock_guard lock(mutex_);
@@ -91,6 +100,7 @@ class CheckedSource final : public SlabSource {
   std::uint64_t left_ = ~std::uint64_t{0};
   std::optional<Extent> odd_answer_;
   std::uint64_t calls_ = 0;
+  std::uint64_t refusals_ = 0;
   std::uint64_t wrong_ = 0;
   std::uint64_t odd_returned_ = 0;
 };
