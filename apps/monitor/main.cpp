@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // accelmm-monitor: shows how devices are used, from their control nodes.
 
+#include "metrics.hpp"
+
 #include <accelmm/client.hpp>
 #include <accelmm/node.hpp>
 
@@ -30,12 +32,17 @@ constexpr const char* usage =
     "from their control nodes, until the devices are gone. A line on stdin asks for a print now.\n"
     "  --directory DIR     where their nodes are (default: /run/accelmm, or the user's own)\n"
     "  --interval SECONDS  time between two prints (default 1)\n"
-    "  --count N           end after N prints\n";
+    "  --count N           end after N prints\n"
+    "  --prometheus        print metrics in the text format of Prometheus instead\n"
+    "  --shortage          say who holds what of the device memory and how it lies, once\n";
+
+enum class Show : std::uint8_t { lines, metrics, shortage };
 
 struct Arguments {
   std::string directory;
   double interval_s = 1;
   std::uint64_t count = 0;  // 0: no end
+  Show show = Show::lines;
   std::vector<std::uint32_t> devices;
 };
 
@@ -57,6 +64,8 @@ Arguments parse(int argc, char** argv) {
   static constexpr option options[] = {{"directory", required_argument, nullptr, 'd'},
                                        {"interval", required_argument, nullptr, 'i'},
                                        {"count", required_argument, nullptr, 'c'},
+                                       {"prometheus", no_argument, nullptr, 'p'},
+                                       {"shortage", no_argument, nullptr, 's'},
                                        {"help", no_argument, nullptr, 'h'},
                                        {}};
   Arguments arguments;
@@ -70,6 +79,11 @@ Arguments parse(int argc, char** argv) {
         refuse("--interval", optarg);
     } else if (option == 'c') {
       arguments.count = parse_number<std::uint64_t>("--count", optarg);
+    } else if (option == 'p') {
+      arguments.show = Show::metrics;
+    } else if (option == 's') {
+      arguments.show = Show::shortage;
+      arguments.count = 1;
     } else {
       std::fputs(usage, option == 'h' ? stdout : stderr);
       std::exit(option == 'h' ? EXIT_SUCCESS : EXIT_FAILURE);
@@ -104,14 +118,29 @@ class Watched {
     if (!now) return fail(now.error());
     std::printf(
         "accel%u %s: memory %s of %s, host buffers %s, page tables %s, mappings %llu, "
-        "sessions %u, jobs %llu, faults %llu, busy %s\n",
+        "sessions %u, jobs %llu, faults %llu, busy %s%s\n",
         number_, driver().c_str(), in_units(now->memory_used).c_str(),
         in_units(now->memory_total).c_str(), in_units(now->host_used).c_str(),
         in_units(now->page_table_bytes).c_str(), static_cast<unsigned long long>(now->mappings),
         now->compute_sessions, static_cast<unsigned long long>(now->jobs_total),
-        static_cast<unsigned long long>(now->faults_total), utilisation(*now).c_str());
+        static_cast<unsigned long long>(now->faults_total), utilisation(*now).c_str(),
+        pressure(*now));
     last_ = *now;
     return {};
+  }
+  /// Prints who holds what. Errors: as Client::shortage().
+  Result<void> print_shortage() const {
+    const auto shortage = client_.shortage();
+    if (!shortage) return fail(shortage.error());
+    const auto text = shortage_text(*shortage);
+    if (!text) return fail(text.error());
+    std::printf("accel%u %s: %s", number_, driver().c_str(), text->c_str());
+    return {};
+  }
+  [[nodiscard]] Result<Reading> read() const {
+    const auto now = client_.usage();
+    if (!now) return fail(now.error());
+    return Reading{number_, driver(), *now};
   }
   [[nodiscard]] std::uint32_t number() const { return number_; }
 
@@ -119,6 +148,16 @@ class Watched {
   [[nodiscard]] std::string driver() const {
     const char* name = reinterpret_cast<const char*>(facts_.driver);
     return {name, strnlen(name, sizeof facts_.driver)};
+  }
+  static const char* pressure(const accelmm_info_usage& now) {
+    switch (now.pressure) {
+      case ACCELMM_PRESSURE_NONE:
+        return "";
+      case ACCELMM_PRESSURE_LOW:
+        return ", memory low";
+      default:
+        return ", memory critically low";
+    }
   }
   /// The part of the time since the last print that the engines worked.
   [[nodiscard]] std::string utilisation(const accelmm_info_usage& now) const {
@@ -163,6 +202,29 @@ std::vector<Watched> open_all(const Arguments& arguments) {
   return devices;
 }
 
+/// Prints what is to be shown of all devices; those that are gone are dropped.
+void show(Show what, std::vector<Watched>& devices) {
+  std::vector<Reading> readings;
+  std::erase_if(devices, [&](Watched& device) {
+    Result<void> shown;
+    if (what == Show::metrics) {
+      auto reading = device.read();
+      if (reading)
+        readings.push_back(std::move(*reading));
+      else
+        shown = fail(reading.error());
+    } else {
+      shown = what == Show::lines ? device.print() : device.print_shortage();
+    }
+    // What reads metrics knows no other lines.
+    if (!shown)
+      std::fprintf(what == Show::metrics ? stderr : stdout, "accel%u: %s\n", device.number(),
+                   error_text(shown.error().code));
+    return !shown;
+  });
+  if (what == Show::metrics) std::fputs(metrics_text(readings).c_str(), stdout);
+}
+
 /// Waits for the time to pass, or for a line on stdin. A closed stdin asks for nothing.
 void wait_for_next(double interval_s) {
   static bool stdin_open = true;
@@ -184,11 +246,7 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   for (std::uint64_t prints = 0;;) {
-    std::erase_if(devices, [](Watched& device) {
-      const auto printed = device.print();
-      if (!printed) std::printf("accel%u: %s\n", device.number(), error_text(printed.error().code));
-      return !printed;
-    });
+    show(arguments.show, devices);
     // Who reads the pipe may be gone; a monitor that nobody reads has no purpose.
     if (std::fflush(stdout) != 0) return EXIT_FAILURE;
     if (devices.empty() || ++prints == arguments.count) return EXIT_SUCCESS;

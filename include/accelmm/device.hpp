@@ -2,6 +2,7 @@
 #pragma once
 
 #include <accelmm/bus.hpp>
+#include <accelmm/device_heap.hpp>
 #include <accelmm/mmu/address_space.hpp>
 #include <accelmm/units.hpp>
 
@@ -23,6 +24,8 @@ struct DeviceMemoryDescription {
   /// The least that the device's MMU maps. Allocations of this or more are whole native pages;
   /// smaller ones share native pages with others of their session.
   ByteCount native_page = ByteCount(4096);
+  /// When Driver::pressure() and who waits on a control node hear that it gets short; 0: never.
+  DeviceHeap::Thresholds pressure = {};
 };
 
 /// An on-chip MMU: its page-table format and the device addresses that sessions map.

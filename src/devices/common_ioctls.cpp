@@ -2,6 +2,7 @@
 #include "devices/common_ioctls.hpp"
 
 #include "devices/compute_session.hpp"
+#include "devices/control_session.hpp"
 
 #include <cstddef>
 #include <cstring>
@@ -35,6 +36,31 @@ constexpr Reserved point_reserved(std::size_t point) {
   return {point + offsetof(accelmm_point, reserved), sizeof(accelmm_point::reserved)};
 }
 
+// What sessions of both kinds have.
+template <class Of>
+void add_waits(IoctlTable& table, Of& s) {
+  table.add(
+      ACCELMM_IOCTL_WAIT, {point_reserved(offsetof(accelmm_wait, point))},
+      [&s](IoctlCall& call, Completion done) {
+        s.wait(read_args<accelmm_wait>(call), std::move(done));
+      },
+      IoctlTable::Order::concurrent);
+  table.add(ACCELMM_IOCTL_EVENTS,
+            {{offsetof(accelmm_events, reserved), sizeof(accelmm_events::reserved)}},
+            at_once<accelmm_events>(
+                [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
+  table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
+            at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
+}
+
+// What is only answered may hold anything, so that whoever fills it in need not clear it.
+template <class Of>
+void add_shortage(IoctlTable& table, Of& s) {
+  table.add(ACCELMM_IOCTL_SHORTAGE, {}, at_once<accelmm_shortage>([&s](IoctlCall&, auto& args) {
+              return s.shortage(args);
+            }));
+}
+
 }  // namespace
 
 IoctlTable compute_ioctls(ComputeSession& s) {
@@ -61,18 +87,7 @@ IoctlTable compute_ioctls(ComputeSession& s) {
             {{offsetof(accelmm_import, reserved), sizeof(accelmm_import::reserved)}},
             at_once<accelmm_import>(
                 [&s](IoctlCall& call, auto& args) { return s.import_view(call, args); }));
-  table.add(
-      ACCELMM_IOCTL_WAIT, {point_reserved(offsetof(accelmm_wait, point))},
-      [&s](IoctlCall& call, Completion done) {
-        s.wait(read_args<accelmm_wait>(call), std::move(done));
-      },
-      IoctlTable::Order::concurrent);
-  table.add(ACCELMM_IOCTL_EVENTS,
-            {{offsetof(accelmm_events, reserved), sizeof(accelmm_events::reserved)}},
-            at_once<accelmm_events>(
-                [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
-  table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
-            at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
+  add_waits(table, s);
   table.add(
       ACCELMM_IOCTL_BACKING,
       {{offsetof(accelmm_backing, reserved), sizeof(accelmm_backing::reserved)}},
@@ -86,6 +101,14 @@ IoctlTable compute_ioctls(ComputeSession& s) {
                   }));
       },
       IoctlTable::Order::concurrent);
+  add_shortage(table, s);
+  return table;
+}
+
+IoctlTable control_ioctls(ControlSession& s) {
+  IoctlTable table;
+  add_waits(table, s);
+  add_shortage(table, s);
   return table;
 }
 

@@ -4,6 +4,7 @@
 #include "devices/point_waits.hpp"
 #include "devices/region.hpp"
 #include "devices/session_address_space.hpp"
+#include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
 #include <accelmm/completion.hpp>
@@ -68,12 +69,14 @@ class ComputeSession {
   void wait(const accelmm_wait& args, Completion done);
   [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
   [[nodiscard]] Result<void> watch(const accelmm_watch& args);
+  [[nodiscard]] Result<void> shortage(accelmm_shortage& args) const;
   /// Ends with `args` filled in, which live until then.
   void backing(accelmm_backing& args, Completion done);
 
  private:
   [[nodiscard]] Result<void> report_backing(accelmm_backing& args);
   [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
+  void note_failure(const Region::Request& request, Error error) noexcept;
   void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
@@ -83,6 +86,7 @@ class ComputeSession {
   std::shared_ptr<Account> account_;
   RegionOwner host_;
   std::optional<RegionOwner> memory_;  // none: the device has no memory
+  FailedRequests failures_;
   std::unique_ptr<SessionAddressSpace> space_;
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;

@@ -4,7 +4,9 @@
 #include "bus/window_bus.hpp"
 #include "devices/asid_pool.hpp"
 #include "devices/compute_session.hpp"
+#include "devices/pressure_watch.hpp"
 #include "devices/region.hpp"
+#include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
 #include <accelmm/device.hpp>
@@ -71,6 +73,21 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   /// Answers ACCELMM_IOCTL_INFO for one node; `session` is null on a control node.
   [[nodiscard]] Result<void> info(NodeKind kind, ComputeSession* session, accelmm_info& args);
 
+  /// Logs from now on.
+  void log_to(Log log) { log_.emplace(device_->number(), std::move(log)); }
+  /// A request of device memory failed, which is told to nobody but who asked until somebody wants
+  /// to know.
+  void note_failure(const FailedRequest& failed) noexcept;
+  /// All of the device's requests that failed.
+  [[nodiscard]] const FailedRequests& failures() const { return failures_; }
+  /// Answers ACCELMM_IOCTL_SHORTAGE about what `owner` asks for in `args`, or about the last of
+  /// `failures`.
+  /// Errors  invalid_argument: a request that makes no sense.  not_supported: no device memory.
+  [[nodiscard]] Result<void> explain(accelmm_shortage& args, const FailedRequests& failures,
+                                     OwnerId owner, Disclosure disclosure) const;
+  /// Null: the device has no memory.
+  [[nodiscard]] PressureWatch* pressure() { return pressure_.get(); }
+
   [[nodiscard]] bool removed() const { return removed_; }
   [[nodiscard]] const DeviceDescription& description() const { return description_; }
   [[nodiscard]] Device& device() { return *device_; }
@@ -95,7 +112,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
 
   struct Regions {
     std::shared_ptr<Region> host;
-    std::shared_ptr<Region> memory;  // null: the device has none
+    std::shared_ptr<Region> memory;           // null: the device has none
+    std::shared_ptr<PressureWatch> pressure;  // of memory
   };
   HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver, std::uint32_t number,
                Transport& transport, Regions regions);
@@ -109,12 +127,14 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   void shut_down();
   [[nodiscard]] accelmm_info_device device_facts(NodeKind kind) const;
   [[nodiscard]] accelmm_info_usage usage() const;
+  void put_pressure(accelmm_info_usage& usage) const;
   [[nodiscard]] accelmm_info_fault last_fault(const ComputeSession* session) const;
 
   DeviceDescription description_;
   Transport& transport_;
   std::shared_ptr<Region> host_;
-  std::shared_ptr<Region> memory_;  // null: the device has none
+  std::shared_ptr<Region> memory_;           // null: the device has none
+  std::shared_ptr<PressureWatch> pressure_;  // of memory_
   std::unique_ptr<WindowBus> bus_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Driver> driver_;
@@ -125,6 +145,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   UserAccounts users_;
   std::shared_ptr<JobCounters> job_counters_;
   Counters counters_;
+  FailedRequests failures_;
+  std::optional<ShortageLog> log_;
   std::list<std::shared_ptr<ClientPort>> ports_;
   std::list<std::shared_ptr<ClientPort>> openers_;  // wait for a session that is just ending
   std::vector<std::move_only_function<void()>> quarantine_;

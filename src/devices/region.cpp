@@ -23,6 +23,11 @@ constexpr Sealing sealing_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Sealing::fixed_size_read_only : Sealing::fixed_size;
 }
 
+constexpr DeviceHeap::Layout layout_of(Region::Contiguity contiguity) {
+  return contiguity == Region::Contiguity::scattered ? DeviceHeap::Layout::scattered
+                                                     : DeviceHeap::Layout::contiguous;
+}
+
 Result<Charge> charge_lock(const std::shared_ptr<Account>& locked, ByteCount size) {
   if (locked == nullptr) return fail(Errc::over_quota, "nothing may be locked");
   return Charge::make(locked, size);
@@ -78,8 +83,11 @@ Result<std::shared_ptr<Region>> Region::create(Options options) {
   if (!defaults) return fail(defaults.error());
   options.host.defaults = *defaults;
   if (options.native_page == ByteCount(0)) options.native_page = host_page_size();
-  auto heap = DeviceHeap::create(
-      {.size = options.size, .native_page = options.native_page, .evictor = options.evictor.get()});
+  auto heap = DeviceHeap::create({.size = options.size,
+                                  .native_page = options.native_page,
+                                  .thresholds = options.pressure,
+                                  .listener = options.listener.get(),
+                                  .evictor = options.evictor.get()});
   if (!heap) return fail(heap.error());
   if (options.reserved > ByteCount(0))
     if (auto taken = heap->reserve({RegionOffset(0), options.reserved}); !taken)
@@ -113,12 +121,11 @@ Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking, Reg
   // Made before it has pages, so that what fails from here on gives back exactly what it has.
   auto allocation = std::make_shared<Allocation>(shared_from_this(), *id);
   allocation->extents_.reserve(1);
-  const bool scattered = taking.contiguity == Contiguity::scattered;
   const auto taken = heap_.allocate(
       *id, {.size = size,
             .alignment = taking.alignment,
             .preferred = Alignment(std::bit_floor(std::min(size, large_leaf).value())),
-            .layout = scattered ? DeviceHeap::Layout::scattered : DeviceHeap::Layout::contiguous});
+            .layout = layout_of(taking.contiguity)});
   if (!taken) return fail(taken.error());
   if (taken->extents == 1) {
     allocation->extents_.push_back(taken->extent);
@@ -131,6 +138,12 @@ Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking, Reg
   }
   allocation->extents_ = std::move(*extents);
   return allocation;
+}
+
+Shortage Region::explain(const Request& request, OwnerId owner) const {
+  const auto size = round_up(request.size, Alignment(host_page_size().value()));
+  return heap_.explain(owner, {.size = std::min(size.value_or(capacity()), capacity()),
+                               .layout = layout_of(request.contiguity)});
 }
 
 Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, RegionOwner& owner) {

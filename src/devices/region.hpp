@@ -126,6 +126,8 @@ class Region : public std::enable_shared_from_this<Region> {
     ByteCount reserved = {};     ///< at the beginning, never allocated
     ByteCount native_page = {};  ///< of the device's MMU; 0: the host's page
     std::shared_ptr<Evictor> evictor = nullptr;
+    DeviceHeap::Thresholds pressure = {};
+    std::shared_ptr<PressureListener> listener = nullptr;
     HostMemory host = {};
   };
   /// Errors  invalid_argument: defaults of backing that contradict themselves.
@@ -147,6 +149,13 @@ class Region : public std::enable_shared_from_this<Region> {
                                                              RegionOwner& owner);
   /// Makes somebody's memory part of the region.
   [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, RegionOwner& owner);
+
+  /// Why the owner, if there is one, does not get what it asks for.
+  [[nodiscard]] Shortage explain(const Request& request, OwnerId owner) const;
+  /// Who has never allocated is nobody in the heap.
+  [[nodiscard]] static OwnerId id_of(const RegionOwner& owner) {
+    return owner.id_.value_or(OwnerId{});
+  }
 
   /// Frees what could not be taken out of the window before. allocate() does so itself.
   void settle() noexcept;

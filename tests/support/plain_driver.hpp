@@ -36,10 +36,16 @@ class PlainDriver final : public Driver, public MmuHardware {
     table.add(PLAIN_IOCTL_LATER, reserved,
               [this](IoctlCall&, Completion done) { later_.push_back(std::move(done)); });
   }
-  MmuHardware* mmu() override { return this; }
+  MmuHardware* mmu() override { return has_mmu ? this : nullptr; }
+  void pressure(Pressure level, ByteCount available) noexcept override {
+    pressures.push_back({level, available});
+  }
   void bind(std::uint32_t, BusAddr, Completion done) override { done({}); }
   void unbind(std::uint32_t, Completion done) override { done({}); }
   void invalidate(const mmu::Invalidation&, Completion done) override { done({}); }
+
+  bool has_mmu = true;
+  std::vector<std::pair<Pressure, ByteCount>> pressures;
 
   void end_later() {
     for (Completion& done : std::exchange(later_, {})) done({});
