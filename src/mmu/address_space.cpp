@@ -41,7 +41,19 @@ void Unmapped::release(InvalidationDone done) && {
   ACCELMM_CHECK(space != nullptr);
   const Range<DeviceAddr> range = detached_.range();
   std::move(detached_).release(done);
-  space->released(range);
+  space->released(range, addresses_);
+}
+
+Remap::~Remap() {
+  if (space_ != nullptr) space_->give_back_room(std::move(room_));
+}
+
+Unmapped Remap::apply() && {
+  AddressSpace* space = std::exchange(space_, nullptr);
+  ACCELMM_CHECK(space != nullptr && space->state_ == AddressSpace::State::open);
+  ++space->unreleased_;
+  return {*space, space->replace(start_, runs_, access_, std::move(room_)),
+          Unmapped::Addresses::kept};
 }
 
 AddressSpace::AddressSpace(Range<DeviceAddr> range, VaAllocator addresses, FormatFacts facts)
@@ -122,7 +134,26 @@ Result<Unmapped> AddressSpace::unmap(DeviceAddr start) {
   mappings_.erase(mapping);
   mapped_bytes_ -= length;
   ++unreleased_;
-  return Unmapped(*this, std::move(*detached));
+  return Unmapped(*this, std::move(*detached), Unmapped::Addresses::given_back);
+}
+
+Result<Remap> AddressSpace::prepare_remap(DeviceAddr start, std::span<const Run> runs) try {
+  const auto mapping = mappings_.find(start);
+  if (mapping == mappings_.end())
+    return fail(Errc::invalid_argument, "no mapping begins at this device address");
+  const auto length = total_length(runs, page(), facts_.bus_bits);
+  if (!length) return fail(length.error());
+  if (*length != mapping->second)
+    return fail(Errc::invalid_argument, "other memory has another length");
+  const auto now = look_up(start);
+  ACCELMM_CHECK(now.has_value());  // the leaves of the tree are exactly the mappings
+  Remap remap(*this, {start, start + *length}, now->access, {runs.begin(), runs.end()});
+  auto room = room_for(start, runs, now->access);
+  if (!room) return fail(room.error());
+  remap.room_ = std::move(*room);
+  return remap;
+} catch (const std::bad_alloc&) {
+  return fail(Errc::no_memory, "no memory to note a remap");
 }
 
 Unmapped AddressSpace::unmap_all() {
@@ -131,14 +162,14 @@ Unmapped AddressSpace::unmap_all() {
   mappings_.clear();
   mapped_bytes_ = ByteCount(0);
   ++unreleased_;
-  return Unmapped(*this, remove_all());
+  return Unmapped(*this, remove_all(), Unmapped::Addresses::given_back);
 }
 
 // The range of unmap_all() is no block of the VaAllocator: the space has ended and gives out no
 // address any more.
-void AddressSpace::released(Range<DeviceAddr> range) {
+void AddressSpace::released(Range<DeviceAddr> range, Unmapped::Addresses addresses) {
   --unreleased_;
-  if (state_ == State::open) give_back(range.begin);
+  if (state_ == State::open && addresses == Unmapped::Addresses::given_back) give_back(range.begin);
 }
 
 void AddressSpace::give_back(DeviceAddr begin) {

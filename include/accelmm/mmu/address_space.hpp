@@ -21,6 +21,7 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace accelmm::mmu {
 
@@ -42,15 +43,18 @@ struct MappedRange {
 
 class AddressSpace;
 
-/// A mapping that is gone from the tables but that a device may still have cached.
+/// A mapping that is gone from the tables, or now leads elsewhere, but that a device may still have
+/// cached.
 ///
-/// Holds the tables that became empty and keeps the device addresses from being given out again,
-/// until release().
+/// Holds the tables that became empty and keeps the device addresses of what is gone from being
+/// given out again, until release().
 /// Lifetime  move-only; must be released (checked), before its address space is destroyed.
 class [[nodiscard]] Unmapped {
  public:
   Unmapped(Unmapped&& other) noexcept
-      : space_(std::exchange(other.space_, nullptr)), detached_(std::move(other.detached_)) {}
+      : space_(std::exchange(other.space_, nullptr)),
+        detached_(std::move(other.detached_)),
+        addresses_(other.addresses_) {}
   Unmapped& operator=(Unmapped&&) = delete;
   Unmapped(const Unmapped&) = delete;
   Unmapped& operator=(const Unmapped&) = delete;
@@ -66,11 +70,54 @@ class [[nodiscard]] Unmapped {
 
  private:
   friend class AddressSpace;
-  Unmapped(AddressSpace& space, Detached<TablePool> detached)
-      : space_(&space), detached_(std::move(detached)) {}
+  friend class Remap;
+  enum class Addresses : std::uint8_t { given_back, kept };
+  Unmapped(AddressSpace& space, Detached<TablePool> detached, Addresses addresses)
+      : space_(&space), detached_(std::move(detached)), addresses_(addresses) {}
 
   AddressSpace* space_;
   Detached<TablePool> detached_;
+  Addresses addresses_;
+};
+
+/// A mapping that can be made to lead elsewhere: all that this needs is taken.
+///
+/// Lifetime  move-only; dropping it changes nothing. Its mapping must live until then, and no other
+///           Remap of it may be made.
+class Remap {
+ public:
+  Remap(Remap&& other) noexcept
+      : space_(std::exchange(other.space_, nullptr)),
+        start_(other.start_),
+        total_(other.total_),
+        access_(other.access_),
+        runs_(std::move(other.runs_)),
+        room_(std::move(other.room_)) {}
+  Remap& operator=(Remap&&) = delete;
+  Remap(const Remap&) = delete;
+  Remap& operator=(const Remap&) = delete;
+  ~Remap();
+
+  /// What must be invalidated once it was applied.
+  [[nodiscard]] Range<DeviceAddr> range() const { return {start_, start_ + total_}; }
+  /// Writes the new leaves. Cannot fail; never allocates.
+  [[nodiscard]] Unmapped apply() &&;
+
+ private:
+  friend class AddressSpace;
+  Remap(AddressSpace& space, Range<DeviceAddr> range, Access access, std::vector<Run> runs)
+      : space_(&space),
+        start_(range.begin),
+        total_(range.size()),
+        access_(access),
+        runs_(std::move(runs)) {}
+
+  AddressSpace* space_;
+  DeviceAddr start_;
+  ByteCount total_;
+  Access access_;
+  std::vector<Run> runs_;
+  TableList room_;
 };
 
 /// The device addresses of one session: a tree of page tables, the addresses still free, and the
@@ -109,6 +156,12 @@ class AddressSpace {
   /// Errors  invalid_argument: no mapping begins there (state unchanged).
   [[nodiscard]] Result<Unmapped> unmap(DeviceAddr start);
 
+  /// Makes ready what it takes to let the mapping that begins at `start` lead to other memory, of
+  /// the same length: for memory that is moved while the device does not use it.
+  /// Errors  invalid_argument: no mapping begins there, or the runs have another length, or as map().
+  ///         no_memory: no tables, or no memory to note it.  State unchanged in all cases.
+  [[nodiscard]] Result<Remap> prepare_remap(DeviceAddr start, std::span<const Run> runs);
+
   /// Ends every mapping and takes the root away: the device must have stopped. Never allocates.
   /// Pre: not called before (checked).
   Unmapped unmap_all();
@@ -146,10 +199,15 @@ class AddressSpace {
 
  private:
   friend class Unmapped;
+  friend class Remap;
 
   virtual Result<void> write(DeviceAddr va, std::span<const Run> runs, Access access) = 0;
   virtual Result<Detached<TablePool>> remove(Range<DeviceAddr> range) = 0;
   virtual Detached<TablePool> remove_all() = 0;
+  virtual Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs, Access access) = 0;
+  virtual Detached<TablePool> replace(DeviceAddr va, std::span<const Run> runs, Access access,
+                                      TableList room) = 0;
+  virtual void give_back_room(TableList room) = 0;
   [[nodiscard]] virtual std::optional<Translation> look_up(DeviceAddr va) const = 0;
   [[nodiscard]] virtual Walk trace(DeviceAddr va) const = 0;
   [[nodiscard]] virtual Tree tree() const = 0;
@@ -163,7 +221,7 @@ class AddressSpace {
                                                         ByteCount length);
   [[nodiscard]] Result<Range<DeviceAddr>> take_at(DeviceAddr begin, ByteCount length);
   void give_back(DeviceAddr begin);
-  void released(Range<DeviceAddr> range);
+  void released(Range<DeviceAddr> range, Unmapped::Addresses addresses);
 
   Range<DeviceAddr> range_;
   VaAllocator addresses_;
@@ -183,8 +241,10 @@ using AddressSpaceFactory = Result<std::unique_ptr<AddressSpace>> (*)(TablePool&
 template <PteFormat F>
 class FormatAddressSpace final : public AddressSpace {
  public:
-  FormatAddressSpace(Range<DeviceAddr> range, VaAllocator addresses, PageTable<F, TablePool> table)
+  FormatAddressSpace(Range<DeviceAddr> range, VaAllocator addresses, TablePool& pool,
+                     PageTable<F, TablePool> table)
       : AddressSpace(range, std::move(addresses), {Geometry<F>::leaf_sizes(), F::bus_bits}),
+        pool_(pool),
         table_(std::move(table)) {}
 
  private:
@@ -195,6 +255,14 @@ class FormatAddressSpace final : public AddressSpace {
     return table_.unmap(range);
   }
   Detached<TablePool> remove_all() override { return table_.detach_all(); }
+  Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs, Access access) override {
+    return table_.room_for(va, runs, access);
+  }
+  Detached<TablePool> replace(DeviceAddr va, std::span<const Run> runs, Access access,
+                              TableList room) override {
+    return table_.replace(va, runs, access, std::move(room));
+  }
+  void give_back_room(TableList room) override { pool_.give_back(std::move(room)); }
   std::optional<Translation> look_up(DeviceAddr va) const override { return table_.translate(va); }
   Walk trace(DeviceAddr va) const override { return table_.walk(va); }
   Tree tree() const override { return {table_.root(), table_.tables()}; }
@@ -205,6 +273,7 @@ class FormatAddressSpace final : public AddressSpace {
     return mapped;
   }
 
+  TablePool& pool_;
   PageTable<F, TablePool> table_;
 };
 
@@ -224,7 +293,8 @@ template <PteFormat F>
   auto table = PageTable<F, TablePool>::create(pool);
   if (!table) return fail(table.error());
   try {
-    return std::make_unique<FormatAddressSpace<F>>(range, std::move(*addresses), std::move(*table));
+    return std::make_unique<FormatAddressSpace<F>>(range, std::move(*addresses), pool,
+                                                   std::move(*table));
   } catch (const std::bad_alloc&) {
     table->detach_all().release(InvalidationDone::never_shown());
     return fail(Errc::no_memory, "no memory for an address space");

@@ -13,7 +13,7 @@ namespace accelmm::mmu {
 struct Invalidation {
   std::uint32_t asid;
   Range<DeviceAddr> range;
-  enum class Cause : std::uint8_t { map, unmap, close } cause;
+  enum class Cause : std::uint8_t { map, unmap, close, move } cause;
 };
 
 /// The statement that a device holds nothing stale of a range any more: what tables and addresses

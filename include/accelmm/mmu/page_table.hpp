@@ -82,6 +82,16 @@ class PageTable {
   ///         a leaf, or is not mapped everywhere (state unchanged).
   [[nodiscard]] Result<Detached<Memory>> unmap(Range<DeviceAddr> range);
 
+  /// Takes the tables that replace() may need for the same arguments: those of an empty tree.
+  /// Errors  as map(), but address_in_use (state unchanged).
+  [[nodiscard]] Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs, Access access);
+
+  /// Maps the runs where one map() of the same length was. Cannot fail; never allocates. A device
+  /// that uses the range meanwhile finds the old leaf, the new one, or none.
+  /// Pre: `room` was taken for the same arguments; what is left of it goes back to the memory.
+  [[nodiscard]] Detached<Memory> replace(DeviceAddr va, std::span<const Run> runs, Access access,
+                                         TableList room);
+
   /// Removes everything, the root too: the tree is gone afterwards, and only its destructor may
   /// follow.
   [[nodiscard]] Detached<Memory> detach_all();
@@ -121,7 +131,8 @@ class PageTable {
 
   PageTable(Memory& memory, Table root) : memory_(&memory), root_(root), tables_(1) {}
 
-  [[nodiscard]] Result<std::uint32_t> count_missing(RunSplitter<F> stretches) const;
+  [[nodiscard]] Result<std::uint32_t> count_missing(RunSplitter<F> stretches, Table top) const;
+  void write(RunSplitter<F> stretches, std::uint64_t bits, TableList& fresh);
   [[nodiscard]] Result<std::uint32_t> missing_on_way(Position& position, const Stretch& to) const;
   void go_to(Position& position, const Stretch& to, TableList& fresh);
   void publish_below(Position& position, unsigned hop);
@@ -145,33 +156,66 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
   const auto bits = F::leaf_bits(access);
   if (!bits) return fail(bits.error());
   RunSplitter<F> stretches(va, runs);
-  const auto missing = count_missing(stretches);
+  const auto missing = count_missing(stretches, root_);
   if (!missing) return fail(missing.error());
   auto fresh = memory_->take(*missing);
   if (!fresh) return fail(fresh.error());
+  write(stretches, *bits, *fresh);
+  ACCELMM_CHECK(fresh->count == 0);
+  return {};
+}
 
+template <PteFormat F, TableMemory Memory>
+void PageTable<F, Memory>::write(RunSplitter<F> stretches, std::uint64_t bits, TableList& fresh) {
+  const std::uint32_t before = fresh.count;
   Position position;
   position.tables[0] = root_;
   while (const auto stretch = stretches.next()) {
-    go_to(position, *stretch, *fresh);
+    go_to(position, *stretch, fresh);
     const Table table = position.tables[stretch->hop];
     memory_->fill(table, stretch->index, stretch->count,
-                  F::make_leaf(stretch->hop, BusAddr(stretch->bus), *bits),
+                  F::make_leaf(stretch->hop, BusAddr(stretch->bus), bits),
                   F::leaf_step(stretch->hop),
                   position.hidden[stretch->hop] ? Reach::hidden : Reach::live);
     memory_->live(table) += stretch->count;
   }
   publish_below(position, 0);
-  ACCELMM_CHECK(fresh->count == 0);
-  tables_ += *missing;
-  return {};
+  tables_ += before - fresh.count;
 }
 
 template <PteFormat F, TableMemory Memory>
-Result<std::uint32_t> PageTable<F, Memory>::count_missing(RunSplitter<F> stretches) const {
+Result<TableList> PageTable<F, Memory>::room_for(DeviceAddr va, std::span<const Run> runs,
+                                                 Access access) {
+  if (const auto range = check_runs<F>(va, runs); !range) return fail(range.error());
+  if (const auto bits = F::leaf_bits(access); !bits) return fail(bits.error());
+  // What a removal leaves of the tree is not known before it, so nothing is counted on.
+  const auto most = count_missing(RunSplitter<F>(va, runs), Table{});
+  if (!most) return fail(most.error());
+  return memory_->take(*most);
+}
+
+template <PteFormat F, TableMemory Memory>
+Detached<Memory> PageTable<F, Memory>::replace(DeviceAddr va, std::span<const Run> runs,
+                                               Access access, TableList room) {
+  const auto range = check_runs<F>(va, runs);
+  const auto bits = F::leaf_bits(access);
+  ACCELMM_CHECK(range.has_value() && bits.has_value());
+  ACCELMM_CHECK(covers_whole_leaves(root_, 0, range->begin.value(), range->end.value()));
+  TableList gone;
+  remove(root_, 0, range->begin.value(), range->end.value(), gone);
+  tables_ -= gone.count;
+  write(RunSplitter<F>(va, runs), *bits, room);
+  memory_->give_back(std::move(room));
+  return Detached<Memory>(*memory_, *range, std::move(gone));
+}
+
+// Pre: `top` is the root, or no table at all: then all tables below the root count as missing.
+template <PteFormat F, TableMemory Memory>
+Result<std::uint32_t> PageTable<F, Memory>::count_missing(RunSplitter<F> stretches,
+                                                          Table top) const {
   std::uint32_t missing = 0;
   Position position;
-  position.tables[0] = root_;
+  position.tables[0] = top;
   while (const auto stretch = stretches.next()) {
     const auto more = missing_on_way(position, *stretch);
     if (!more) return fail(more.error());
