@@ -34,15 +34,20 @@ constexpr const char* usage =
     "  --interval SECONDS  time between two prints (default 1)\n"
     "  --count N           end after N prints\n"
     "  --prometheus        print metrics in the text format of Prometheus instead\n"
-    "  --shortage          say who holds what of the device memory and how it lies, once\n";
+    "  --shortage          say who holds what of the device memory and how it lies, once\n"
+    "  --defragment SIZE   move device memory until a free run of SIZE comes to be, and say what\n"
+    "                      was moved; 0: until pages that small buffers share are empty\n"
+    "  --budget SIZE       bytes that may be moved for that, with K, M, G or T (default 256M)\n";
 
-enum class Show : std::uint8_t { lines, metrics, shortage };
+enum class Show : std::uint8_t { lines, metrics, shortage, moves };
 
 struct Arguments {
   std::string directory;
   double interval_s = 1;
   std::uint64_t count = 0;  // 0: no end
   Show show = Show::lines;
+  std::uint64_t run = 0;
+  std::uint64_t budget = std::uint64_t{256} << 20;
   std::vector<std::uint32_t> devices;
 };
 
@@ -60,12 +65,27 @@ Number parse_number(const char* what, const char* text) {
   return number;
 }
 
+/// A number, with K, M, G or T behind it.
+std::uint64_t parse_size(const char* what, const char* text) {
+  std::string number = text;
+  const std::size_t unit =
+      number.empty() ? std::string::npos : std::string("KMGT").find(number.back());
+  if (unit == std::string::npos) return parse_number<std::uint64_t>(what, text);
+  number.pop_back();
+  const unsigned shift = 10 * (static_cast<unsigned>(unit) + 1);
+  const auto value = parse_number<std::uint64_t>(what, number.c_str());
+  if (value > UINT64_MAX >> shift) refuse(what, text);
+  return value << shift;
+}
+
 Arguments parse(int argc, char** argv) {
   static constexpr option options[] = {{"directory", required_argument, nullptr, 'd'},
                                        {"interval", required_argument, nullptr, 'i'},
                                        {"count", required_argument, nullptr, 'c'},
                                        {"prometheus", no_argument, nullptr, 'p'},
                                        {"shortage", no_argument, nullptr, 's'},
+                                       {"defragment", required_argument, nullptr, 'm'},
+                                       {"budget", required_argument, nullptr, 'b'},
                                        {"help", no_argument, nullptr, 'h'},
                                        {}};
   Arguments arguments;
@@ -84,6 +104,12 @@ Arguments parse(int argc, char** argv) {
     } else if (option == 's') {
       arguments.show = Show::shortage;
       arguments.count = 1;
+    } else if (option == 'm') {
+      arguments.show = Show::moves;
+      arguments.run = parse_size("--defragment", optarg);
+      arguments.count = 1;
+    } else if (option == 'b') {
+      arguments.budget = parse_size("--budget", optarg);
     } else {
       std::fputs(usage, option == 'h' ? stdout : stderr);
       std::exit(option == 'h' ? EXIT_SUCCESS : EXIT_FAILURE);
@@ -135,6 +161,16 @@ class Watched {
     const auto text = shortage_text(*shortage);
     if (!text) return fail(text.error());
     std::printf("accel%u %s: %s", number_, driver().c_str(), text->c_str());
+    return {};
+  }
+  /// Makes room and prints what that took. Errors: as Client::defragment().
+  Result<void> make_room(std::uint64_t budget, std::uint64_t run) const {
+    const auto made = client_.defragment(ByteCount(budget), ByteCount(run));
+    if (!made) return fail(made.error());
+    std::printf("accel%u %s: moved %s in %llu pieces, free %s, longest free run %s\n", number_,
+                driver().c_str(), in_units(made->moved).c_str(),
+                static_cast<unsigned long long>(made->moves), in_units(made->free).c_str(),
+                in_units(made->largest_free).c_str());
     return {};
   }
   [[nodiscard]] Result<Reading> read() const {
@@ -202,27 +238,37 @@ std::vector<Watched> open_all(const Arguments& arguments) {
   return devices;
 }
 
-/// Prints what is to be shown of all devices; those that are gone are dropped.
-void show(Show what, std::vector<Watched>& devices) {
+/// Shows one device; readings are kept, to be printed together.
+Result<void> show(const Arguments& arguments, Watched& device, std::vector<Reading>& readings) {
+  switch (arguments.show) {
+    case Show::lines:
+      return device.print();
+    case Show::shortage:
+      return device.print_shortage();
+    case Show::moves:
+      return device.make_room(arguments.budget, arguments.run);
+    case Show::metrics:
+      break;
+  }
+  auto reading = device.read();
+  if (!reading) return fail(reading.error());
+  readings.push_back(std::move(*reading));
+  return {};
+}
+
+/// Shows all devices; those that fail are dropped, and whether any did is returned.
+bool show_all(const Arguments& arguments, std::vector<Watched>& devices) {
   std::vector<Reading> readings;
-  std::erase_if(devices, [&](Watched& device) {
-    Result<void> shown;
-    if (what == Show::metrics) {
-      auto reading = device.read();
-      if (reading)
-        readings.push_back(std::move(*reading));
-      else
-        shown = fail(reading.error());
-    } else {
-      shown = what == Show::lines ? device.print() : device.print_shortage();
-    }
+  const auto failed = std::erase_if(devices, [&](Watched& device) {
+    const auto shown = show(arguments, device, readings);
     // What reads metrics knows no other lines.
     if (!shown)
-      std::fprintf(what == Show::metrics ? stderr : stdout, "accel%u: %s\n", device.number(),
-                   error_text(shown.error().code));
+      std::fprintf(arguments.show == Show::lines ? stdout : stderr, "accel%u: %s\n",
+                   device.number(), error_text(shown.error().code));
     return !shown;
   });
-  if (what == Show::metrics) std::fputs(metrics_text(readings).c_str(), stdout);
+  if (arguments.show == Show::metrics) std::fputs(metrics_text(readings).c_str(), stdout);
+  return failed > 0;
 }
 
 /// Waits for the time to pass, or for a line on stdin. A closed stdin asks for nothing.
@@ -246,9 +292,12 @@ int main(int argc, char** argv) {
     return EXIT_FAILURE;
   }
   for (std::uint64_t prints = 0;;) {
-    show(arguments.show, devices);
+    const bool failed = show_all(arguments, devices);
     // Who reads the pipe may be gone; a monitor that nobody reads has no purpose.
     if (std::fflush(stdout) != 0) return EXIT_FAILURE;
+    // What was asked for once either happened or not; a watched device may go at any time.
+    const bool once = arguments.show == Show::shortage || arguments.show == Show::moves;
+    if (once && failed) return EXIT_FAILURE;
     if (devices.empty() || ++prints == arguments.count) return EXIT_SUCCESS;
     wait_for_next(arguments.interval_s);
   }

@@ -144,6 +144,17 @@ ACCELMM_API int accelmm_shortage_read(accelmm_session* session, uint64_t bytes, 
 ACCELMM_API int accelmm_shortage_text(const struct accelmm_shortage* shortage, size_t size,
                                       char* text, size_t capacity);
 
+/*
+ * Moves device memory of sessions, at most `budget` bytes of it, so that a free run of `run` bytes comes
+ * to be; of 0 bytes: so that native pages which small pieces share become empty. Control nodes only.
+ * `outcome`, of `size` bytes as above, tells what was moved, and what is free now.
+ * Errors    -EPERM: only root, the driver process's user and the nodes' owner may.  -EOPNOTSUPP: the
+ *           device cannot.  -EBUSY: it is at it already.  -EINVAL: no budget, or size is 0.  -ENOTTY:
+ *           a compute node.  What the device failed with.
+ */
+ACCELMM_API int accelmm_memory_defragment(accelmm_session* session, uint64_t budget, uint64_t run,
+                                          struct accelmm_defragment* outcome, size_t size);
+
 /* --- buffers: compute nodes; control nodes answer -ENOTTY --- */
 
 struct accelmm_buffer {

@@ -84,6 +84,14 @@ class Client {
   [[nodiscard]] Result<accelmm_shortage> shortage(ByteCount size = {},
                                                   std::uint32_t flags = 0) const;
 
+  /// Moves device memory of sessions, at most `budget` bytes of it, so that a free run of `run` bytes
+  /// comes to be; of 0 bytes: so that native pages which small pieces share become empty. Control
+  /// nodes only; compute nodes answer unknown_ioctl. Tells what was moved, and what is free now.
+  /// Errors  not_permitted: only root, the driver process's user and the nodes' owner may.
+  ///         not_supported: the device cannot.  busy: it is at it already.  invalid_argument: no
+  ///         budget.  What the device failed with.
+  [[nodiscard]] Result<accelmm_defragment> defragment(ByteCount budget, ByteCount run = {}) const;
+
   // --- buffers (compute nodes; control nodes answer unknown_ioctl) ---
   /// Allocates at least `size` bytes, rounded up to pages, all zero.
   /// Errors  invalid_argument: no bytes, or options that contradict each other.  no_memory.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <accelmm/completion.hpp>
+#include <accelmm/defragmentation.hpp>
 #include <accelmm/device.hpp>
 #include <accelmm/device_heap.hpp>
 #include <accelmm/fd.hpp>
@@ -133,6 +134,8 @@ class Driver {
   }
   /// The driver's own ioctls, numbers 0x40 to 0x9f. Read once, at registration.
   virtual void ioctls(IoctlTable& /*table*/) {}
+  /// The engine that moves sessions' memory inside the device, if it has one.
+  virtual CopyEngine* copy_engine() { return nullptr; }
   /// The device's MMU, if its description names a format.
   virtual MmuHardware* mmu() { return nullptr; }
 };

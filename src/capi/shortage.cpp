@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 
 extern "C" {
 
@@ -20,6 +19,18 @@ int accelmm_shortage_read(accelmm_session* session, uint64_t bytes, uint32_t fla
     const auto told = accelmm::read_shortage(*session->link, accelmm::ByteCount(bytes), flags);
     if (!told) return accelmm::to_c(told.error());
     accelmm::extend_to_c(*told, shortage, size);
+    return 0;
+  });
+}
+
+int accelmm_memory_defragment(accelmm_session* session, uint64_t budget, uint64_t run,
+                              struct accelmm_defragment* outcome, size_t size) {
+  if (session == nullptr || outcome == nullptr || size == 0) return -EINVAL;
+  return accelmm::guarded([&] {
+    const auto made =
+        accelmm::make_room(*session->link, accelmm::ByteCount(budget), accelmm::ByteCount(run));
+    if (!made) return accelmm::to_c(made.error());
+    accelmm::extend_to_c(*made, outcome, size);
     return 0;
   });
 }

@@ -58,6 +58,10 @@ Result<accelmm_shortage> Client::shortage(ByteCount size, std::uint32_t flags) c
   return read_shortage(*link_, size, flags);
 }
 
+Result<accelmm_defragment> Client::defragment(ByteCount budget, ByteCount run) const {
+  return make_room(*link_, budget, run);
+}
+
 Result<std::vector<std::byte>> Client::driver_info(std::uint32_t topic) const try {
   const auto info = read_driver_info(*link_, topic);
   if (!info) return fail(info.error());

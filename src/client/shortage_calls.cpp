@@ -46,6 +46,15 @@ Result<accelmm_shortage> read_shortage(ClientLink& link, ByteCount size, std::ui
   return shortage;
 }
 
+Result<accelmm_defragment> make_room(ClientLink& link, ByteCount budget, ByteCount run) {
+  accelmm_defragment args = {};
+  args.budget = budget.value();
+  args.run = run.value();
+  if (const auto moved = link.ioctl_alone(ACCELMM_IOCTL_DEFRAGMENT, args); !moved)
+    return fail(moved.error());
+  return args;
+}
+
 Shortage from_wire(const accelmm_shortage& wire) {
   Shortage shortage{.wanted = ByteCount(wire.size),
                     .native_page = ByteCount(wire.native_page),

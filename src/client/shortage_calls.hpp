@@ -17,6 +17,10 @@ namespace accelmm {
 [[nodiscard]] Result<accelmm_shortage> read_shortage(ClientLink& link, ByteCount size,
                                                      std::uint32_t flags);
 
+/// Moves device memory.
+[[nodiscard]] Result<accelmm_defragment> make_room(ClientLink& link, ByteCount budget,
+                                                   ByteCount run);
+
 /// The same as the heap of the driver process tells it.
 [[nodiscard]] Shortage from_wire(const accelmm_shortage& shortage);
 

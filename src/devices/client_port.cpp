@@ -150,17 +150,17 @@ void ClientPort::release_session() {
 void ClientPort::opened(Result<void> result) {
   opening_session_ = false;
   if (state_ == State::ended) return advance_end();
-  const accelmm_hello hello{
-      .major = ACCELMM_PROTOCOL_MAJOR,
-      .minor = ACCELMM_PROTOCOL_MINOR,
-      .node = kind_ == NodeKind::compute ? static_cast<__u32>(ACCELMM_NODE_COMPUTE)
-                                         : static_cast<__u32>(ACCELMM_NODE_CONTROL),
-      .features = 0,
-      .device = device_.device().number(),
-      .max_message = ACCELMM_MAX_MESSAGE,
-      .max_fds = ACCELMM_MAX_FDS,
-      .reserved = 0,
-      .session = result ? node_session().id() : 0};
+  const accelmm_hello hello{.major = ACCELMM_PROTOCOL_MAJOR,
+                            .minor = ACCELMM_PROTOCOL_MINOR,
+                            .node = kind_ == NodeKind::compute
+                                        ? static_cast<__u32>(ACCELMM_NODE_COMPUTE)
+                                        : static_cast<__u32>(ACCELMM_NODE_CONTROL),
+                            .features = 0,
+                            .device = device_.device().number(),
+                            .max_message = ACCELMM_MAX_MESSAGE,
+                            .max_fds = ACCELMM_MAX_FDS,
+                            .reserved = 0,
+                            .session = result ? node_session().id() : 0};
   reply(hello_, result, std::as_bytes(std::span(&hello, 1)), sizeof hello, {});
   if (!result) return hang_up();
   state_ = State::open;
@@ -276,6 +276,28 @@ void ClientPort::reply(const accelmm_message_header& request, Result<void> resul
 void ClientPort::hang_up() {
   connection_.reset();
   end();
+}
+
+bool ClientPort::is_resting() const {
+  return state_ == State::open && session_ != nullptr && active_calls_ == 0 && !busy_ &&
+         queue_.empty() && session_->is_resting();
+}
+
+// As if a call were being answered.
+void ClientPort::hold() {
+  ACCELMM_CHECK(is_resting());
+  ++active_calls_;
+  busy_ = true;
+}
+
+void ClientPort::release_hold() {
+  const auto self = shared_from_this();
+  --active_calls_;
+  busy_ = false;
+  if (state_ == State::ended)
+    advance_end();
+  else
+    pump();
 }
 
 void ClientPort::abandon_waits(Errc code) {

@@ -43,6 +43,11 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   void opened(Result<void> result);
   /// Ends the connection from this side.
   void hang_up();
+  /// Whether it has a session that is at rest, and no call is being answered or waits.
+  [[nodiscard]] bool is_resting() const;
+  /// Lets calls wait, and the session's end too, until release_hold(). Pre: is_resting().
+  void hold();
+  void release_hold();
   /// Ends every WAIT of its session with `code`.
   void abandon_waits(Errc code);
 
@@ -90,7 +95,7 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   enum class Ending : std::uint8_t { no, stopping, stopped, closing } ending_ = Ending::no;
   accelmm_message_header hello_{};
   Transport::TimerId hello_timer_ = 0;
-  std::unique_ptr<ComputeSession> session_;   // compute nodes
+  std::unique_ptr<ComputeSession> session_;  // compute nodes
   std::unique_ptr<ControlSession> control_;  // control nodes
   std::deque<Packet> queue_;
   std::vector<std::byte> reply_buffer_;

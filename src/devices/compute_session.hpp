@@ -54,6 +54,22 @@ class ComputeSession {
   [[nodiscard]] accelmm_info_session info() const;
   [[nodiscard]] std::size_t buffers() const { return buffers_.size(); }
   [[nodiscard]] std::size_t mappings() const { return space_ ? space_->mappings() : 0; }
+  /// Whether nothing that the device does for it can use its memory before its next call.
+  [[nodiscard]] bool is_resting() const {
+    return work_ == Work::running && session_.jobs()->is_idle() && space_ && space_->is_resting();
+  }
+  /// Whose device memory it is; nobody's before the first.
+  [[nodiscard]] OwnerId memory_owner() const {
+    return memory_ ? Region::id_of(*memory_) : OwnerId{};
+  }
+  /// As those of SessionAddressSpace. Pre: is_resting().
+  [[nodiscard]] Result<SessionAddressSpace::Moving> prepare_moves(
+      std::span<const MovedAllocation> moved) {
+    return space_->prepare_moves(moved);
+  }
+  void apply_moves(SessionAddressSpace::Moving moving, Completion done) {
+    space_->apply_moves(std::move(moving), std::move(done));
+  }
   /// Ends every WAIT with `code`.
   void abandon_waits(Errc code) { waits_->abandon(code); }
 

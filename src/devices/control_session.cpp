@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/control_session.hpp"
 
+#include "base/peer.hpp"
 #include "devices/common_ioctls.hpp"
 #include "devices/hosted_device.hpp"
 
@@ -46,6 +47,27 @@ Result<void> ControlSession::watch(const accelmm_watch& args) {
 
 Result<void> ControlSession::shortage(accelmm_shortage& args) const {
   return device_.explain(args, device_.failures(), OwnerId{}, Disclosure::all);
+}
+
+// Anyone may look, by default; to move what others use takes more.
+bool ControlSession::may_operate() const {
+  const uid_t uid = session_.peer().uid;
+  return uid == 0 || uid == own_peer().uid || uid == device_.description().permissions.uid;
+}
+
+void ControlSession::defragment(accelmm_defragment& args, Completion done) {
+  if (!may_operate()) return done(fail(Errc::not_permitted, "only operators move memory"));
+  const Defragmentation wanted{ByteCount(args.budget), ByteCount(args.run)};
+  device_.defragment(wanted,
+                     [this, &args, done = std::move(done)](Result<Defragmented> result) mutable {
+                       if (!result) return done(fail(result.error()));
+                       const Shortage now = device_.memory()->explain({}, OwnerId{});
+                       args.moves = result->moves;
+                       args.moved = result->bytes.value();
+                       args.free = now.free.value();
+                       args.largest_free = now.largest_free.value();
+                       done({});
+                     });
 }
 
 }  // namespace accelmm::devices

@@ -36,8 +36,11 @@ class ControlSession {
   [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
   [[nodiscard]] Result<void> watch(const accelmm_watch& args);
   [[nodiscard]] Result<void> shortage(accelmm_shortage& args) const;
+  /// Ends with `args` filled in, which live until then.
+  void defragment(accelmm_defragment& args, Completion done);
 
  private:
+  [[nodiscard]] bool may_operate() const;
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point) const;
 
   HostedDevice& device_;

@@ -124,6 +124,8 @@ void HostedDevice::put_pressure(accelmm_info_usage& usage) const {
   usage.pressure_low = description_.memory->pressure.low.value();
   usage.pressure_critical = description_.memory->pressure.critical.value();
   usage.pressure_changes = pressure_->changes();
+  usage.moves_total = counters_.moves;
+  usage.moved_bytes_total = counters_.moved_bytes;
 }
 
 accelmm_info_fault HostedDevice::last_fault(const ComputeSession* session) const {

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ACCELMM_IOCTL_SHORTAGE: why there is no device memory, for who asked for it and for operators.
+// Why there is no device memory, for who asked for it and for operators; and making room by moving
+// what is there.
 #include "devices/alloc_request.hpp"
+#include "devices/client_port.hpp"
 #include "devices/hosted_device.hpp"
+#include "devices/memory_moves.hpp"
 
+#include <new>
 #include <utility>
 
 namespace accelmm::devices {
@@ -40,6 +44,30 @@ Result<void> HostedDevice::explain(accelmm_shortage& args, const FailedRequests&
   args.failed_ns = last->time_ns;
   args.failed_status = -std::to_underlying(last->error.code);
   return {};
+}
+
+std::vector<std::shared_ptr<ClientPort>> HostedDevice::resting_ports() const {
+  std::vector<std::shared_ptr<ClientPort>> resting;
+  for (const auto& port : ports_)
+    if (port->is_resting() && port->session()->memory_owner() != OwnerId{}) resting.push_back(port);
+  return resting;
+}
+
+void HostedDevice::defragment(const Defragmentation& wanted, DefragmentedFunction done) {
+  if (removed_) return done(fail(Errc::no_device, "device was removed"));
+  CopyEngine* const engine = driver_->copy_engine();
+  if (!memory_ || engine == nullptr || !description_.mmu)
+    return done(fail(Errc::not_supported, "device cannot move its memory"));
+  if (wanted.budget == ByteCount(0)) return done(fail(Errc::invalid_argument, "nothing may move"));
+  if (moving_) return done(fail(Errc::busy, "device is moving memory already"));
+  std::shared_ptr<MemoryMoves> moves;
+  try {
+    moves = std::make_shared<MemoryMoves>(*this, *engine, std::move(done));
+  } catch (const std::bad_alloc&) {
+    return done(fail(Errc::no_memory, "no memory to move memory"));
+  }
+  moving_ = true;
+  moves->start(wanted);
 }
 
 }  // namespace accelmm::devices

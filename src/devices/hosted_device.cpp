@@ -113,13 +113,21 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
     if (!made) return fail(made.error());
     memory = std::move(*made);
   }
-  std::shared_ptr<HostedDevice> self(new HostedDevice(std::move(description), std::move(driver),
-                                                      number, transport,
-                                                      {std::move(host), std::move(memory),
-                                                       std::move(pressure)}));
+  std::shared_ptr<HostedDevice> self(
+      new HostedDevice(std::move(description), std::move(driver), number, transport,
+                       {std::move(host), std::move(memory), std::move(pressure)}));
   self->bus_ = std::make_unique<WindowBus>(self->memory_ ? &self->memory_->window() : nullptr,
                                            self->host_->window());
-  self->device_ = std::make_unique<Device>(number, *self->bus_);
+  self->device_ =
+      std::make_unique<Device>(number, *self->bus_,
+                               [&transport, held = std::weak_ptr(self)](
+                                   const Defragmentation& wanted, DefragmentedFunction done) {
+                                 transport.post([held, wanted, done = std::move(done)]() mutable {
+                                   if (const auto device = held.lock())
+                                     return device->defragment(wanted, std::move(done));
+                                   done(fail(Errc::no_device, "device is gone"));
+                                 });
+                               });
   if (const auto ready = self->prepare_tables(); !ready) return fail(ready.error());
   if (const auto ready = self->prepare_ioctls(); !ready) return fail(ready.error());
   return self;
@@ -246,8 +254,7 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
   if (!asid) return fail(asid.error());
   unused.asid = *asid;
   auto quarantine = [this](std::move_only_function<void()> release) {
-    until_memory([&] { quarantine_.reserve(quarantine_.size() + 1); });
-    quarantine_.push_back(std::move(release));
+    this->quarantine(std::move(release));
   };
   auto space = std::make_unique<SessionAddressSpace>(
       AddressSpaceBinding{transport_, *bus_, *driver_->mmu(), *asid, std::move(quarantine)},
@@ -287,6 +294,11 @@ void HostedDevice::open_waiting() {
     else
       port->opened(fail(Errc::busy, "device is held by another session"));
   }
+}
+
+void HostedDevice::quarantine(std::move_only_function<void()> release) {
+  until_memory([&] { quarantine_.reserve(quarantine_.size() + 1); });
+  quarantine_.push_back(std::move(release));
 }
 
 // The hardware goes down, and with it all that it might still have reached.

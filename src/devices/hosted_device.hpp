@@ -9,6 +9,7 @@
 #include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
+#include <accelmm/defragmentation.hpp>
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
 #include <accelmm/mmu/table_pool.hpp>
@@ -41,6 +42,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
     std::uint64_t ioctls = 0;
     std::uint64_t exports = 0;
     std::uint64_t imports = 0;
+    std::uint64_t moves = 0;  // extents of device memory
+    std::uint64_t moved_bytes = 0;
   };
 
   /// Errors  invalid_argument: the description contradicts itself or the driver.  Any of making its
@@ -85,6 +88,17 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   /// Errors  invalid_argument: a request that makes no sense.  not_supported: no device memory.
   [[nodiscard]] Result<void> explain(accelmm_shortage& args, const FailedRequests& failures,
                                      OwnerId owner, Disclosure disclosure) const;
+  /// Moves device memory of sessions that are at rest.
+  /// Errors (through done)  invalid_argument: no budget.  not_supported: the device has no MMU, or
+  ///         its driver no engine that copies.  busy: it is at it already.  no_device.  no_memory.
+  ///         What the copy failed with: everything is where it was.  What an invalidation failed
+  ///         with: what could not be invalidated is in quarantine.
+  void defragment(const Defragmentation& wanted, DefragmentedFunction done);
+  /// The ports whose sessions are at rest. Throws std::bad_alloc.
+  [[nodiscard]] std::vector<std::shared_ptr<ClientPort>> resting_ports() const;
+  void moves_ended() { moving_ = false; }
+  /// Keeps what the device may still reach, and runs this once it is down. Waits for memory.
+  void quarantine(std::move_only_function<void()> release);
   /// Null: the device has no memory.
   [[nodiscard]] PressureWatch* pressure() { return pressure_.get(); }
 
@@ -154,6 +168,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::shared_ptr<HostedDevice> self_;  // set while it is removed and has connections
   enum class Driven : std::uint8_t { no, yes, removed } driven_ = Driven::no;
   bool removed_ = false;
+  bool moving_ = false;  // device memory of sessions
 };
 
 }  // namespace accelmm::devices

@@ -3,9 +3,23 @@
 
 #include "devices/in_loop.hpp"
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 namespace accelmm::devices {
+namespace {
+
+// A device sees its own memory at bus addresses from 0 on.
+std::vector<Run> on_device(std::span<const Extent> extents) {
+  std::vector<Run> runs;
+  runs.reserve(extents.size());
+  for (const Extent& extent : extents)
+    runs.push_back({BusAddr(extent.offset.value()), extent.length});
+  return runs;
+}
+
+}  // namespace
 
 // What a device may reach until it has been invalidated: mappings that are gone from the tables,
 // the tables and device addresses they had, and the memory behind them.
@@ -13,15 +27,21 @@ struct SessionAddressSpace::Retired {
   std::shared_ptr<mmu::AddressSpace> tables;
   Bus& bus;
   mmu::Invalidation invalidation{};
-  std::optional<mmu::Unmapped> unmapped;
+  std::vector<mmu::Unmapped> unmapped;
   Mappings mappings;
   std::optional<std::uint64_t> point;  // of the unmap; none at the end of the session
+  std::optional<Completion> moved;     // of mappings that now lead elsewhere
 
-  Retired(std::shared_ptr<mmu::AddressSpace> of, Bus& on) : tables(std::move(of)), bus(on) {}
+  // With room for `count` of unmapped. May throw std::bad_alloc.
+  Retired(std::shared_ptr<mmu::AddressSpace> of, Bus& on, std::size_t count)
+      : tables(std::move(of)), bus(on) {
+    unmapped.reserve(count);
+  }
 
   // Pre: the invalidation is done, or the device is down.
   void release() {
-    std::move(*unmapped).release(mmu::InvalidationDone(invalidation));
+    for (mmu::Unmapped& gone : unmapped)
+      std::move(gone).release(mmu::InvalidationDone(invalidation));
     for (const auto& [address, mapping] : mappings)
       if (!mapping.attached.empty()) bus.detach(mapping.attached);
     mappings.clear();
@@ -47,11 +67,7 @@ Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
     if (runs) mapping.attached = *runs;
     return runs;
   }
-  std::vector<Run> runs;
-  runs.reserve(extents.size());
-  for (const Extent& extent : extents)  // a device sees its own memory at bus addresses from 0 on
-    runs.push_back({BusAddr(extent.offset.value()), extent.length});
-  return runs;
+  return on_device(extents);
 }
 
 auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access, Charge charge)
@@ -83,18 +99,48 @@ Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
   if (found == mappings_.end())
     return fail(Errc::invalid_argument, "no mapping begins at this address");
   // All that needs memory is made first: from the tables' change on, nothing can fail.
-  auto retired = std::make_shared<Retired>(tables_, binding_.bus);
+  auto retired = std::make_shared<Retired>(tables_, binding_.bus, 1);
   Completion invalidated = in_loop(binding_.transport, when_invalidated(retired));
   auto unmapped = tables_->unmap(start);
   ACCELMM_CHECK(unmapped.has_value());
   retired->invalidation = {binding_.asid, unmapped->range(), mmu::Invalidation::Cause::unmap};
-  retired->unmapped.emplace(std::move(*unmapped));
+  retired->unmapped.push_back(std::move(*unmapped));
   retired->mappings.insert(mappings_.extract(found));
   const std::uint64_t point = timeline_.next();
   retired->point = point;
   ++invalidating_;
   binding_.hardware.invalidate(retired->invalidation, std::move(invalidated));
   return point;
+}
+
+auto SessionAddressSpace::prepare_moves(std::span<const MovedAllocation> moved) -> Result<Moving> {
+  ACCELMM_CHECK(is_resting());
+  Moving moving;
+  for (const auto& [start, mapping] : mappings_) {
+    const auto found =
+        std::ranges::find(moved, mapping.view.allocation, &MovedAllocation::allocation);
+    if (found == moved.end()) continue;
+    const auto runs = on_device(slice(found->extents, mapping.view.offset, mapping.view.length));
+    auto remap = tables_->prepare_remap(start, runs);
+    if (!remap) return fail(remap.error());
+    moving.remaps.push_back(std::move(*remap));
+  }
+  if (moving.remaps.empty()) return moving;
+  moving.range = {moving.remaps.front().range().begin, moving.remaps.back().range().end};
+  moving.retired = std::make_shared<Retired>(tables_, binding_.bus, moving.remaps.size());
+  return moving;
+}
+
+void SessionAddressSpace::apply_moves(Moving moving, Completion done) {
+  if (moving.remaps.empty()) return done({});
+  Retired& retired = *moving.retired;
+  for (mmu::Remap& remap : moving.remaps) retired.unmapped.push_back(std::move(remap).apply());
+  retired.invalidation = {binding_.asid, moving.range, mmu::Invalidation::Cause::move};
+  retired.moved.emplace(std::move(done));
+  ++invalidating_;
+  binding_.hardware.invalidate(
+      retired.invalidation,
+      in_loop_surely(binding_.transport, when_invalidated(std::move(moving.retired))));
 }
 
 Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired) {
@@ -105,12 +151,14 @@ Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retir
 
 void SessionAddressSpace::invalidated(std::shared_ptr<Retired> retired, Result<void> result) {
   const auto point = retired->point;
+  auto moved = std::exchange(retired->moved, std::nullopt);
   if (result)
     retired->release();
   else
     quarantine(std::move(retired));
   retired.reset();
   --invalidating_;
+  if (moved) return (*moved)(result);
   if (point) {
     if (result)
       timeline_.reach(*point);
@@ -133,9 +181,9 @@ void SessionAddressSpace::close(Completion done) {
 }
 
 void SessionAddressSpace::close_idle() {
-  auto retired = until_memory([&] { return std::make_shared<Retired>(tables_, binding_.bus); });
-  retired->unmapped.emplace(tables_->unmap_all());
-  retired->invalidation = {binding_.asid, retired->unmapped->range(),
+  auto retired = until_memory([&] { return std::make_shared<Retired>(tables_, binding_.bus, 1); });
+  retired->unmapped.push_back(tables_->unmap_all());
+  retired->invalidation = {binding_.asid, retired->unmapped.front().range(),
                            mmu::Invalidation::Cause::close};
   retired->mappings.swap(mappings_);
   auto unbound = [this, retired = std::move(retired)](Result<void> result) mutable {

@@ -48,7 +48,10 @@ class PlainHost {
 /// The application's end of a connection to a PlainHost, packet by packet.
 class RawClient {
  public:
-  explicit RawClient(PlainHost& host, NodeKind kind = NodeKind::compute) : host_(host) {
+  explicit RawClient(PlainHost& host, NodeKind kind = NodeKind::compute,
+                     const Peer& peer = own_peer())
+      : host_(host) {
+    log_->peer = peer;
     events_ = host.host->connect(0, kind, std::make_unique<KeptConnection>(log_));
   }
   RawClient(const RawClient&) = delete;

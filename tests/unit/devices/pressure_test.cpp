@@ -123,8 +123,7 @@ TEST_F(PressureNotice, AWatchBecomesAnEvent) {
   ASSERT_EQ(0, control.ioctl(ACCELMM_IOCTL_WATCH, watch));
   take(8_MiB);
   accelmm_event event{};
-  ASSERT_EQ(static_cast<ssize_t>(sizeof event),
-            ::read(reply.fds[0].get(), &event, sizeof event));
+  ASSERT_EQ(static_cast<ssize_t>(sizeof event), ::read(reply.fds[0].get(), &event, sizeof event));
   EXPECT_EQ(static_cast<__u32>(ACCELMM_TIMELINE_PRESSURE), event.point.timeline);
   EXPECT_EQ(1U, event.point.value);
   EXPECT_EQ(0, event.status);
@@ -175,8 +174,8 @@ TEST_F(PressureNotice, AWaitEndsWithTheDevice) {
 TEST(PressureThresholds, ThatContradictEachOtherAreRefused) {
   InlineTransport transport;
   devices::DeviceHost host(
-      transport,
-      devices::Region::create({.domain = devices::Domain::host, .size = 1_MiB}).value(), {});
+      transport, devices::Region::create({.domain = devices::Domain::host, .size = 1_MiB}).value(),
+      {});
   DeviceDescription wrong = plain_description();
   wrong.memory->pressure = {.low = 1_MiB, .critical = 2_MiB, .relief = {}};
   std::optional<Result<std::uint32_t>> outcome;

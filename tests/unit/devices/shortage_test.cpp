@@ -18,8 +18,8 @@ constexpr std::uint64_t capacity = 15 * mib;  // of plain_description()
 
 class ShortageIoctl : public testing::Test {
  protected:
-  static std::int32_t allocate(RawClient& client, std::uint64_t size, std::uint64_t* handle = nullptr,
-                               std::uint32_t flags = 0) {
+  static std::int32_t allocate(RawClient& client, std::uint64_t size,
+                               std::uint64_t* handle = nullptr, std::uint32_t flags = 0) {
     accelmm_alloc args{};
     args.size = size;
     args.domain = ACCELMM_DOMAIN_DEVICE;
