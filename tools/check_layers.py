@@ -25,7 +25,7 @@ PUBLIC = {
     "bus": ["bus.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp"],
     "mmu": ["mmu/"],
-    "devices": ["device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp"],
+    "devices": ["defragmentation.hpp", "device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp"],
     "client": ["buffer.hpp", "client.hpp", "client_heap.hpp"],
     "capi": ["accelmm.h"],
     "driver": ["sim/"],

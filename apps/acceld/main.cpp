@@ -131,7 +131,10 @@ int explain(const char* what, const Error& error) {
 Runtime* running = nullptr;
 
 int serve(const Arguments& arguments) {
-  auto runtime = Runtime::create({.directory = arguments.directory});
+  auto runtime =
+      Runtime::create({.directory = arguments.directory, .log = [](const std::string& line) {
+                         std::fprintf(stderr, "acceld: %s\n", line.c_str());
+                       }});
   if (!runtime) return explain("cannot host devices", runtime.error());
   std::string nodes;
   for (std::uint32_t i = 0; i < arguments.devices; ++i) {

@@ -62,6 +62,47 @@ class Programs(unittest.TestCase):
         self.assertEqual(["-", "-"] + ["0 %"] * 4, [line[3] for line in lines])
         self.end(driver)
 
+    def test_prints_metrics_that_prometheus_reads(self):
+        self.start("--devices", "2", "--memory", "1G")
+        shown = self.run_monitor("--prometheus", "--count", "1")
+        self.assertEqual((0, ""), (shown.returncode, shown.stderr))
+        typed, samples = {}, {}
+        for line in shown.stdout.splitlines():
+            if line.startswith("#"):
+                keyword, name, rest = line[2:].split(" ", 2)
+                self.assertIn(keyword, ("HELP", "TYPE"))
+                if keyword == "TYPE":
+                    self.assertNotIn(name, typed)
+                    self.assertEqual("counter" if name.endswith("_total") else "gauge", rest)
+                    typed[name] = rest
+                continue
+            sample = re.fullmatch(r'([a-z_]+)\{device="(\d)",driver="npu"(,error="[A-Z]+")?\} ([\d.]+)', line)
+            self.assertTrue(sample, line)
+            self.assertEqual(sample[1], list(typed)[-1], "samples stand behind their type")
+            samples[sample[1], sample[2], sample[3]] = float(sample[4])
+        size = 960 << 20
+        for device in "01":
+            self.assertEqual(size, samples["accelmm_memory_bytes", device, None])
+            self.assertEqual(size, samples["accelmm_memory_free_bytes", device, None])
+            self.assertEqual(0, samples["accelmm_memory_pressure", device, None])
+            self.assertEqual(size // 8, samples["accelmm_memory_pressure_low_bytes", device, None])
+            self.assertEqual(0, samples["accelmm_memory_failures_total", device, ',error="ENOMEM"'])
+            self.assertIn(("accelmm_memory_moved_bytes_total", device, None), samples)
+            self.assertIn(("accelmm_engine_busy_seconds_total", device, None), samples)
+
+    def test_says_who_holds_what_and_makes_room(self):
+        self.start("--memory", "1G")
+        shown = self.run_monitor("--shortage")
+        self.assertEqual((0, ""), (shown.returncode, shown.stderr))
+        self.assertTrue(shown.stdout.startswith("accel0 npu: device memory (bytes)\n"), shown.stdout)
+        self.assertRegex(shown.stdout, rf"\n  longest free run +{960 << 20}\n")
+        shown = self.run_monitor("--defragment", "16M", "--budget", "64K")
+        self.assertEqual((0, "accel0 npu: moved 0 B in 0 pieces, free 960.0 MiB, longest free run 960.0 MiB\n", ""),
+                         (shown.returncode, shown.stdout, shown.stderr))
+        refused = self.run_monitor("--defragment", "16M", "--budget", "0")
+        self.assertEqual((1, ""), (refused.returncode, refused.stdout))
+        self.assertIn("accel0: malformed", refused.stderr)
+
     def test_prints_only_the_devices_that_are_named(self):
         self.start("--devices", "3")
         shown = self.run_monitor("--count", "1", "2", "1")
@@ -98,6 +139,7 @@ class Programs(unittest.TestCase):
             self.assertEqual((1, ""), (refused.returncode, refused.stdout), arguments)
             self.assertIn("usage: acceld", refused.stderr)
         for arguments in (["--interval", "0"], ["--interval", "nan"], ["--interval", "1s"], ["--count", "-1"], ["x"],
+                          ["--defragment", "1X"], ["--defragment", ""], ["--budget", "-1"], ["--budget", "99999999T"],
                           ["--unknown"]):
             refused = self.run_monitor(*arguments)
             self.assertEqual((1, ""), (refused.returncode, refused.stdout), arguments)

@@ -126,6 +126,35 @@ ACCELMM_API int accelmm_info_read_fault(accelmm_session* session, struct accelmm
 ACCELMM_API int accelmm_info_read_driver(accelmm_session* session, uint32_t topic, void* data,
                                          size_t capacity);
 
+/*
+ * Says why there is no device memory for a request of `bytes` with ACCELMM_ALLOC_* flags; of 0 bytes:
+ * for the one that failed last. Who holds what of it: on compute nodes this session only, on control
+ * nodes every session. `size` is sizeof *shortage, as for the facts above.
+ * Errors    -EINVAL: size is 0, or flags that contradict each other.  -EOPNOTSUPP: the device has no
+ *           memory.
+ */
+ACCELMM_API int accelmm_shortage_read(accelmm_session* session, uint64_t bytes, uint32_t flags,
+                                      struct accelmm_shortage* shortage, size_t size);
+/*
+ * Writes the same in words, several lines, at most `capacity` bytes with the terminating zero. `size`
+ * as above. Asks nobody.
+ * Returns   the length of the whole text without the zero, maybe more than there was room for.
+ * Errors    -EINVAL: NULL where there is room, or size is 0.
+ */
+ACCELMM_API int accelmm_shortage_text(const struct accelmm_shortage* shortage, size_t size,
+                                      char* text, size_t capacity);
+
+/*
+ * Moves device memory of sessions, at most `budget` bytes of it, so that a free run of `run` bytes comes
+ * to be; of 0 bytes: so that native pages which small pieces share become empty. Control nodes only.
+ * `outcome`, of `size` bytes as above, tells what was moved, and what is free now.
+ * Errors    -EPERM: only root, the driver process's user and the nodes' owner may.  -EOPNOTSUPP: the
+ *           device cannot.  -EBUSY: it is at it already.  -EINVAL: no budget, or size is 0.  -ENOTTY:
+ *           a compute node.  What the device failed with.
+ */
+ACCELMM_API int accelmm_memory_defragment(accelmm_session* session, uint64_t budget, uint64_t run,
+                                          struct accelmm_defragment* outcome, size_t size);
+
 /* --- buffers: compute nodes; control nodes answer -ENOTTY --- */
 
 struct accelmm_buffer {

@@ -53,6 +53,8 @@ class Account {
 
   [[nodiscard]] const AccountName& name() const { return options_.name; }
   [[nodiscard]] const Limits& limits() const { return options_.limits; }
+  /// The account above; null: none.
+  [[nodiscard]] const Account* parent() const { return options_.parent.get(); }
   [[nodiscard]] Usage usage() const;
   [[nodiscard]] ByteCount used() const { return usage().bytes; }
   /// What a charge could still have, here and in every account above.

@@ -50,6 +50,7 @@ using BufferRange = Range<BufferOffset>;
 enum class TimelineKind : std::uint32_t {
   address_space = ACCELMM_TIMELINE_ADDRESS_SPACE,
   jobs = ACCELMM_TIMELINE_JOBS,
+  pressure = ACCELMM_TIMELINE_PRESSURE,  ///< of control nodes
 };
 
 /// A value on one of the session's timelines: something to wait for. Value 0 is always reached.
@@ -61,6 +62,11 @@ struct Point {
   /// The point of a job, as a driver's submit ioctl gave its value out.
   [[nodiscard]] static constexpr Point job(std::uint64_t value) {
     return {.timeline = TimelineKind::jobs, .value = value};
+  }
+  /// The n-th change of how short the device is of memory, counted as
+  /// accelmm_info_usage::pressure_changes is. The next one can be waited for.
+  [[nodiscard]] static constexpr Point pressure_change(std::uint64_t number) {
+    return {.timeline = TimelineKind::pressure, .value = number};
   }
 };
 

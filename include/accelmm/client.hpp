@@ -30,6 +30,10 @@ inline constexpr std::uint64_t no_deadline = std::numeric_limits<std::uint64_t>:
 /// errno that accelmm gives no meaning has a general text.
 [[nodiscard]] const char* error_text(Errc code) noexcept;
 
+/// What Client::shortage() told, in several lines for people to read.
+/// Errors  no_memory.
+[[nodiscard]] Result<std::string> shortage_text(const accelmm_shortage& shortage);
+
 /// The application's end of a session.
 ///
 /// Owns      the connection, together with the buffers and device mappings made through it: the
@@ -71,6 +75,22 @@ class Client {
   /// The driver's own topic ACCELMM_INFO_DRIVER + topic, cut to ACCELMM_INFO_DATA_SIZE bytes.
   /// Errors  invalid_argument: the driver has no such topic.
   [[nodiscard]] Result<std::vector<std::byte>> driver_info(std::uint32_t topic) const;
+
+  /// Why there is no device memory for a request of `size` bytes with these ACCELMM_ALLOC_* flags;
+  /// of 0 bytes: for the one that failed last. Who holds what of it: on compute nodes this session
+  /// only, on control nodes every session. shortage_text() makes words of it.
+  /// Errors  invalid_argument: flags that contradict each other.  not_supported: the device has no
+  ///         memory.
+  [[nodiscard]] Result<accelmm_shortage> shortage(ByteCount size = {},
+                                                  std::uint32_t flags = 0) const;
+
+  /// Moves device memory of sessions, at most `budget` bytes of it, so that a free run of `run` bytes
+  /// comes to be; of 0 bytes: so that native pages which small pieces share become empty. Control
+  /// nodes only; compute nodes answer unknown_ioctl. Tells what was moved, and what is free now.
+  /// Errors  not_permitted: only root, the driver process's user and the nodes' owner may.
+  ///         not_supported: the device cannot.  busy: it is at it already.  invalid_argument: no
+  ///         budget.  What the device failed with.
+  [[nodiscard]] Result<accelmm_defragment> defragment(ByteCount budget, ByteCount run = {}) const;
 
   // --- buffers (compute nodes; control nodes answer unknown_ioctl) ---
   /// Allocates at least `size` bytes, rounded up to pages, all zero.

@@ -2,14 +2,18 @@
 #pragma once
 
 #include <accelmm/bus.hpp>
+#include <accelmm/defragmentation.hpp>
+#include <accelmm/device_heap.hpp>
 #include <accelmm/mmu/address_space.hpp>
 #include <accelmm/units.hpp>
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <sys/types.h>
 
@@ -23,6 +27,8 @@ struct DeviceMemoryDescription {
   /// The least that the device's MMU maps. Allocations of this or more are whole native pages;
   /// smaller ones share native pages with others of their session.
   ByteCount native_page = ByteCount(4096);
+  /// When Driver::pressure() and who waits on a control node hear that it gets short; 0: never.
+  DeviceHeap::Thresholds pressure = {};
 };
 
 /// An on-chip MMU: its page-table format and the device addresses that sessions map.
@@ -85,7 +91,10 @@ struct DeviceDescription {
 /// Lifetime  from Driver::probe to the end of Driver::remove.
 class Device {
  public:
-  Device(std::uint32_t number, BusPort& bus) : number_(number), bus_(bus) {}
+  using Defragment = std::function<void(const Defragmentation&, DefragmentedFunction)>;
+  /// `defragment` does the work of defragment(); empty: this device cannot.
+  Device(std::uint32_t number, BusPort& bus, Defragment defragment = {})
+      : number_(number), bus_(bus), defragment_(std::move(defragment)) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
@@ -93,6 +102,18 @@ class Device {
   /// How the hardware reaches memory: device memory from bus address 0, attached host memory above
   /// it.
   [[nodiscard]] BusPort& bus() const { return bus_; }
+  /// Moves sessions' memory to make room, with the driver's CopyEngine: what is planned within the
+  /// budget is copied, mapped where it is now, invalidated, and only then free where it was. Memory
+  /// stays where it is that a CPU may see or that belongs to a session with a job that has not
+  /// ended. Calls of the sessions concerned wait meanwhile. Begins later, from the loop.
+  /// Threads  the runtime's.
+  /// Errors (through done)  invalid_argument: no budget.  not_supported: no MMU, or no CopyEngine.
+  ///          busy: it is at it already.  no_device: it was removed.  no_memory.  What copying or
+  ///          invalidating failed with.
+  void defragment(const Defragmentation& wanted, DefragmentedFunction done) {
+    if (!defragment_) return done(fail(Errc::not_supported, "device cannot move its memory"));
+    defragment_(wanted, std::move(done));
+  }
   /// Adds to the time that the device's engines have worked, for monitoring.
   void add_busy_ns(std::uint64_t ns) { busy_ns_.fetch_add(ns, std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t busy_ns() const { return busy_ns_.load(std::memory_order_relaxed); }
@@ -100,6 +121,7 @@ class Device {
  private:
   std::uint32_t number_;
   BusPort& bus_;
+  Defragment defragment_;
   std::atomic<std::uint64_t> busy_ns_{0};
 };
 

@@ -60,6 +60,7 @@ struct Shortage {
   struct Owner {
     OwnerId id{};
     AccountName name{};
+    AccountName above{};  ///< of the account above, e.g. the user's
     bool closed = false;
     ByteCount held{};       ///< native pages, what waits for a point included
     ByteCount peak{};       ///< of held
@@ -69,6 +70,7 @@ struct Shortage {
   };
 
   ByteCount wanted{};  ///< the request, rounded up as it would be
+  ByteCount native_page{};
   ByteCount total{};
   ByteCount free{};
   ByteCount largest_free{};  ///< longest run of free native pages
@@ -85,6 +87,8 @@ struct Shortage {
   std::array<Owner, shown_owners> owners = {};
   std::size_t owner_count = 0;   ///< of the table
   std::size_t other_owners = 0;  ///< that hold less than those
+  /// Who asks, whether it is among those or not; nobody: its id is 0.
+  Owner asking = {};
 
   /// 1 - what is free in runs of 2^order native pages or more, of what is free.
   [[nodiscard]] double fragmentation(std::size_t order) const;

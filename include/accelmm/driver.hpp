@@ -2,7 +2,9 @@
 #pragma once
 
 #include <accelmm/completion.hpp>
+#include <accelmm/defragmentation.hpp>
 #include <accelmm/device.hpp>
+#include <accelmm/device_heap.hpp>
 #include <accelmm/fd.hpp>
 #include <accelmm/mmu/invalidation.hpp>
 #include <accelmm/session.hpp>
@@ -126,12 +128,18 @@ class Driver {
   /// for beyond their own use of it, e.g. a cache of mappings. Called a few times before a request
   /// fails. Must not allocate device memory. Returns the bytes freed; 0: there is nothing.
   [[nodiscard]] virtual ByteCount evict(ByteCount /*needed*/) noexcept { return ByteCount(0); }
+  /// Device memory gets short, shorter, or no longer is, by the thresholds of the description. Comes
+  /// soon after the change, when nothing is being taken or given back; changes that cancel each
+  /// other in between are not told.
+  virtual void pressure(Pressure /*pressure*/, ByteCount /*available*/) noexcept {}
   /// Writes the driver's own facts for ACCELMM_INFO_DRIVER + n; returns their size.
   virtual Result<std::size_t> info(std::uint32_t /*topic*/, std::span<std::byte> /*into*/) {
     return fail(Errc::invalid_argument, "driver has no such topic");
   }
   /// The driver's own ioctls, numbers 0x40 to 0x9f. Read once, at registration.
   virtual void ioctls(IoctlTable& /*table*/) {}
+  /// The engine that moves sessions' memory inside the device, if it has one.
+  virtual CopyEngine* copy_engine() { return nullptr; }
   /// The device's MMU, if its description names a format.
   virtual MmuHardware* mmu() { return nullptr; }
 };

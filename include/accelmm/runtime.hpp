@@ -8,6 +8,7 @@
 #include <accelmm/transport.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,9 @@ struct RuntimeOptions {
   BackingRequest host_backing = {};
   /// What sessions may have of huge pages.
   BackingPolicy backing_policy = {};
+  /// Takes the lines that this process logs: warnings, without a newline. At most one a second and
+  /// device. Called in the runtime's thread. Empty: nothing is logged.
+  std::function<void(const std::string& line)> log = {};
 };
 
 /// A driver process: its devices, their nodes, and the thread that serves them from create() on.

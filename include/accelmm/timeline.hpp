@@ -45,6 +45,8 @@ class Timeline {
   [[nodiscard]] std::uint64_t next();
   /// The last point reached; 0 before any.
   [[nodiscard]] std::uint64_t reached() const;
+  /// Whether every point that was given out has ended.
+  [[nodiscard]] bool is_idle() const;
   /// Ends `point` and all before it. A point already reached is ignored.
   void reach(std::uint64_t point);
   /// Ends `point` with an error, and all before it without.

@@ -85,9 +85,12 @@ struct accelmm_point {
 enum {
   ACCELMM_TIMELINE_ADDRESS_SPACE = 0,
   ACCELMM_TIMELINE_JOBS = 1,
+  ACCELMM_TIMELINE_PRESSURE = 2, /* control nodes only: a point is reached when the device's memory
+                                    gets short, shorter, or no longer is; the next one is
+                                    accelmm_info_usage.pressure_changes + 1 */
 };
 
-/* --- INFO: facts, fixed and dynamic; the only ioctl of a control node --- */
+/* --- INFO: facts, fixed and dynamic; on both nodes --- */
 #define ACCELMM_INFO_DATA_SIZE 472
 struct accelmm_info {
   __u32 topic; /* ACCELMM_INFO_*, or a driver's own from ACCELMM_INFO_DRIVER on */
@@ -145,6 +148,23 @@ struct accelmm_info_usage {
   __u64 jobs_total;     /* points reached or failed on job timelines */
   __u64 engine_busy_ns; /* sum over the device's engines */
   __u64 time_ns;        /* CLOCK_MONOTONIC when this was read */
+  __u64 memory_free;    /* device memory that is free or kept empty, bytes */
+  __u32 pressure;       /* ACCELMM_PRESSURE_* */
+  __u32 reserved2;
+  __u64 pressure_low;      /* below so many free bytes the pressure is LOW; 0: never */
+  __u64 pressure_critical; /* below so many it is CRITICAL; 0: never */
+  __u64 pressure_changes;  /* how often the pressure changed */
+  __u64 memory_failures;   /* requests of device memory that ended with ENOMEM */
+  __u64 quota_failures;    /* and with EDQUOT */
+  __u64 moves_total;       /* extents moved to make room */
+  __u64 moved_bytes_total;
+};
+
+/* How short of memory a device is. The thresholds are the driver's. */
+enum {
+  ACCELMM_PRESSURE_NONE = 0,
+  ACCELMM_PRESSURE_LOW = 1,
+  ACCELMM_PRESSURE_CRITICAL = 2,
 };
 
 /* ACCELMM_INFO_SESSION: the caller's own session (compute nodes). */
@@ -361,6 +381,78 @@ struct accelmm_backing {
 };
 #define ACCELMM_IOCTL_BACKING ACCELMM_IOWR(0x0b, struct accelmm_backing)
 
+/* --- why there is no device memory; on both nodes --- */
+#define ACCELMM_SHORTAGE_OWNERS 16
+#define ACCELMM_SHORTAGE_RUNS 16
+/* Who holds device memory. Bytes are those of whole native pages, but for `requested`. */
+struct accelmm_shortage_owner {
+  __u64 session;
+  __u64 uid;
+  __u64 held;        /* what is freed and waits for the device included */
+  __u64 peak;        /* of held */
+  __u64 requested;   /* what was asked for, of what is held */
+  __u64 pending;     /* of requested: freed, and waiting for the device */
+  __u64 allocations; /* now */
+  __u32 ended;       /* 1: the session has ended, and something holds its memory */
+  __u32 reserved;
+};
+/*
+ * Why a request of device memory fails, or would: as things are now, not as they were.
+ *
+ * A compute node tells the totals, and of who holds what its own session. A control node tells of
+ * all sessions; its mode says who may know. Errors: EOPNOTSUPP the device has no memory.
+ */
+struct accelmm_shortage {
+  __u64 size;  /* in: of the request to explain, bytes; 0: that of this session which failed last,
+                  on a control node the device's; out: rounded up as it would be, 0: there is none */
+  __u32 flags; /* in: ACCELMM_ALLOC_*, as it was or would be asked for; out: of the request */
+  __u32 owner_count;     /* out, as all that follows: of `owners` that are used */
+  __u64 other_owners;    /* sessions that hold device memory, or did, and are not shown */
+  __u64 memory_failures; /* requests that ended with ENOMEM: this session's, or all */
+  __u64 quota_failures;  /* and with EDQUOT */
+  __u64 failed_session;  /* of the request that failed last; 0: none did */
+  __u64 failed_uid;      /* its user */
+  __u64 failed_ns;       /* CLOCK_MONOTONIC */
+  __s32 failed_status;   /* its negative errno */
+  __u32 pressure;        /* ACCELMM_PRESSURE_* */
+  __u64 native_page;     /* bytes */
+  __u64 total;           /* bytes, as all that follows */
+  __u64 free;            /* native pages */
+  __u64 largest_free;    /* longest run of free native pages */
+  __u64 spare;           /* empty native pages kept for small pieces: given up before an error */
+  __u64 pending;         /* held by what waits for the device */
+  __u64 private_size;    /* the device's own: page tables, firmware */
+  __u64 moving;          /* held twice while something is moved */
+  __u64 small_slack;     /* held by small pieces beyond what was asked for */
+  __u64 quota_left;      /* of the session that asks and its user; 0: it has ended */
+  __u64 moves_to_make;   /* least bytes to move for one run that is long enough; 0: none helps */
+  __u64 free_in_runs[ACCELMM_SHORTAGE_RUNS]; /* [k]: free in runs of 2^k native pages or more */
+  struct accelmm_shortage_owner owners[ACCELMM_SHORTAGE_OWNERS]; /* who holds most, most first */
+};
+#define ACCELMM_IOCTL_SHORTAGE ACCELMM_IOWR(0x0c, struct accelmm_shortage)
+
+/* --- making room; control nodes --- */
+/*
+ * Moves device memory of sessions so that one free run is `run` bytes long, or, if that is 0, so that
+ * native pages which small pieces share become empty. All moves of the plan are made, or none; none
+ * where nothing needs to be moved or nothing helps within the budget. What a CPU may see stays where
+ * it is, and what belongs to a session with a job that has not ended. Calls of sessions whose memory
+ * is moved wait meanwhile.
+ *
+ * Errors: EPERM the caller is neither root, nor the user of the driver process, nor the owner of the
+ * nodes. EOPNOTSUPP the device cannot. EBUSY it is at it already. EINVAL no budget. Any errno that the
+ * device fails with.
+ */
+struct accelmm_defragment {
+  __u64 budget;       /* in: bytes moved at most, > 0 */
+  __u64 run;          /* in: bytes of the free run that is wanted, or 0 */
+  __u64 moves;        /* out: extents moved */
+  __u64 moved;        /* out: their bytes */
+  __u64 free;         /* out: bytes that are free now */
+  __u64 largest_free; /* out: bytes of the longest free run now */
+};
+#define ACCELMM_IOCTL_DEFRAGMENT ACCELMM_IOWR(0x0d, struct accelmm_defragment)
+
 #ifdef __cplusplus
 } /* extern "C" */
 
@@ -369,7 +461,7 @@ static_assert(sizeof(struct accelmm_hello) == 40, "wire format");
 static_assert(sizeof(struct accelmm_point) == 16, "wire format");
 static_assert(sizeof(struct accelmm_info) == 480, "wire format");
 static_assert(sizeof(struct accelmm_info_device) == 128, "wire format");
-static_assert(sizeof(struct accelmm_info_usage) == 128, "wire format");
+static_assert(sizeof(struct accelmm_info_usage) == 200, "wire format");
 static_assert(sizeof(struct accelmm_info_session) == 80, "wire format");
 static_assert(sizeof(struct accelmm_info_fault) == 48, "wire format");
 static_assert(sizeof(struct accelmm_backing_request) == 24, "wire format");
@@ -386,6 +478,9 @@ static_assert(sizeof(struct accelmm_events) == 8, "wire format");
 static_assert(sizeof(struct accelmm_watch) == 16, "wire format");
 static_assert(sizeof(struct accelmm_event) == 24, "wire format");
 static_assert(sizeof(struct accelmm_backing) == 104, "wire format");
+static_assert(sizeof(struct accelmm_shortage_owner) == 64, "wire format");
+static_assert(sizeof(struct accelmm_shortage) == 1312, "wire format");
+static_assert(sizeof(struct accelmm_defragment) == 48, "wire format");
 #endif
 
 #endif /* ACCELMM_UAPI_H */

@@ -3,6 +3,7 @@
 #include "client/info_calls.hpp"
 #include "client/link.hpp"
 #include "client/pieces.hpp"
+#include "client/shortage_calls.hpp"
 
 #include <accelmm/client.hpp>
 
@@ -51,6 +52,14 @@ Result<accelmm_info_session> Client::session_info() const {
 }
 Result<accelmm_info_fault> Client::last_fault() const {
   return read_fault(*link_);
+}
+
+Result<accelmm_shortage> Client::shortage(ByteCount size, std::uint32_t flags) const {
+  return read_shortage(*link_, size, flags);
+}
+
+Result<accelmm_defragment> Client::defragment(ByteCount budget, ByteCount run) const {
+  return make_room(*link_, budget, run);
 }
 
 Result<std::vector<std::byte>> Client::driver_info(std::uint32_t topic) const try {

@@ -225,6 +225,8 @@ Result<Point> point_from_wire(const accelmm_point& point) {
       return Point{.timeline = TimelineKind::address_space, .value = point.value};
     case ACCELMM_TIMELINE_JOBS:
       return Point{.timeline = TimelineKind::jobs, .value = point.value};
+    case ACCELMM_TIMELINE_PRESSURE:
+      return Point{.timeline = TimelineKind::pressure, .value = point.value};
     default:
       return fail(Errc::protocol_error, "point on an unknown timeline");
   }

@@ -3,6 +3,7 @@
 
 #include "base/clock.hpp"
 #include "devices/compute_session.hpp"
+#include "devices/control_session.hpp"
 #include "devices/hosted_device.hpp"
 #include "devices/in_loop.hpp"
 #include "devices/ioctl_args.hpp"
@@ -130,7 +131,10 @@ void ClientPort::greet(const accelmm_message_header& header, std::span<const std
   if (payload.size() < sizeof hello || hello.major != ACCELMM_PROTOCOL_MAJOR)
     return opened(fail(Errc::protocol_error, "application speaks another protocol version"));
   if (device_.removed()) return opened(fail(Errc::no_device, "device was removed"));
-  if (kind_ == NodeKind::control) return opened({});
+  if (kind_ == NodeKind::control) {
+    control_ = std::make_unique<ControlSession>(device_, peer_);
+    return opened({});
+  }
   device_.open_session(shared_from_this());
 }
 
@@ -146,25 +150,31 @@ void ClientPort::release_session() {
 void ClientPort::opened(Result<void> result) {
   opening_session_ = false;
   if (state_ == State::ended) return advance_end();
-  const accelmm_hello hello{
-      .major = ACCELMM_PROTOCOL_MAJOR,
-      .minor = ACCELMM_PROTOCOL_MINOR,
-      .node = kind_ == NodeKind::compute ? static_cast<__u32>(ACCELMM_NODE_COMPUTE)
-                                         : static_cast<__u32>(ACCELMM_NODE_CONTROL),
-      .features = 0,
-      .device = device_.device().number(),
-      .max_message = ACCELMM_MAX_MESSAGE,
-      .max_fds = ACCELMM_MAX_FDS,
-      .reserved = 0,
-      .session = session_ ? session_->session().id() : HostedDevice::next_session_id()};
+  const accelmm_hello hello{.major = ACCELMM_PROTOCOL_MAJOR,
+                            .minor = ACCELMM_PROTOCOL_MINOR,
+                            .node = kind_ == NodeKind::compute
+                                        ? static_cast<__u32>(ACCELMM_NODE_COMPUTE)
+                                        : static_cast<__u32>(ACCELMM_NODE_CONTROL),
+                            .features = 0,
+                            .device = device_.device().number(),
+                            .max_message = ACCELMM_MAX_MESSAGE,
+                            .max_fds = ACCELMM_MAX_FDS,
+                            .reserved = 0,
+                            .session = result ? node_session().id() : 0};
   reply(hello_, result, std::as_bytes(std::span(&hello, 1)), sizeof hello, {});
   if (!result) return hang_up();
   state_ = State::open;
   device_.counters().sessions += 1;
 }
 
+Session& ClientPort::node_session() const {
+  return control_ ? control_->session() : session_->session();
+}
+
 const IoctlTable::Entry* ClientPort::find(std::uint32_t command) const {
-  if (_IOC_TYPE(command) != ACCELMM_IOCTL_TYPE || session_ == nullptr) return nullptr;
+  if (_IOC_TYPE(command) != ACCELMM_IOCTL_TYPE) return nullptr;
+  if (control_) return find_ioctl(control_->ioctls(), command);
+  if (session_ == nullptr) return nullptr;
   if (const auto* entry = find_ioctl(session_->ioctls(), command)) return entry;
   return find_ioctl(device_.driver_ioctls(), command);
 }
@@ -183,7 +193,7 @@ void ClientPort::answer(const accelmm_message_header& header, std::span<const st
   const IoctlTable::Entry* entry = find(header.command);
   if (entry == nullptr) return refuse(Errc::unknown_ioctl, "this node has no such ioctl");
   try {
-    auto active = std::make_shared<ActiveCall>(header, session_->session());
+    auto active = std::make_shared<ActiveCall>(header, node_session());
     active->order = entry->order;
     active->sent_size = payload.size();
     active->args.resize(args_size(*entry));
@@ -268,6 +278,33 @@ void ClientPort::hang_up() {
   end();
 }
 
+bool ClientPort::is_resting() const {
+  return state_ == State::open && session_ != nullptr && active_calls_ == 0 && !busy_ &&
+         queue_.empty() && session_->is_resting();
+}
+
+// As if a call were being answered.
+void ClientPort::hold() {
+  ACCELMM_CHECK(is_resting());
+  ++active_calls_;
+  busy_ = true;
+}
+
+void ClientPort::release_hold() {
+  const auto self = shared_from_this();
+  --active_calls_;
+  busy_ = false;
+  if (state_ == State::ended)
+    advance_end();
+  else
+    pump();
+}
+
+void ClientPort::abandon_waits(Errc code) {
+  if (session_) session_->abandon_waits(code);
+  if (control_) control_->abandon_waits(code);
+}
+
 void ClientPort::end() {
   if (state_ == State::ended) return;
   if (state_ == State::greeting) device_.transport().cancel_timer(hello_timer_);
@@ -282,12 +319,14 @@ void ClientPort::advance_end() {
   if (opening_session_) return;  // opened() comes back here
   const auto self = shared_from_this();
   if (session_ == nullptr) {
+    abandon_waits(Errc::no_device);
+    if (active_calls_ > 0) return;  // finish() comes back here
     if (std::exchange(ending_, Ending::closing) != Ending::closing) be_forgotten();
     return;
   }
   if (ending_ == Ending::no) {
     ending_ = Ending::stopping;
-    session_->abandon_waits(Errc::no_device);
+    abandon_waits(Errc::no_device);
     session_->stop(Completion([self](Result<void>) {
       self->ending_ = Ending::stopped;
       self->advance_end();

@@ -16,6 +16,7 @@
 namespace accelmm::devices {
 
 class ComputeSession;
+class ControlSession;
 class HostedDevice;
 
 /// One connection to a node: greets, keeps the order of calls, answers them, and ends the session
@@ -42,6 +43,13 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   void opened(Result<void> result);
   /// Ends the connection from this side.
   void hang_up();
+  /// Whether it has a session that is at rest, and no call is being answered or waits.
+  [[nodiscard]] bool is_resting() const;
+  /// Lets calls wait, and the session's end too, until release_hold(). Pre: is_resting().
+  void hold();
+  void release_hold();
+  /// Ends every WAIT of its session with `code`.
+  void abandon_waits(Errc code);
 
   [[nodiscard]] NodeKind kind() const { return kind_; }
   [[nodiscard]] ComputeSession* session() { return session_.get(); }
@@ -68,6 +76,8 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
               std::vector<UniqueFd> fds);
   [[nodiscard]] Result<void> answer_info(const accelmm_message_header& header,
                                          std::span<const std::byte> payload);
+  /// Pre: there is one.
+  [[nodiscard]] Session& node_session() const;
   [[nodiscard]] const IoctlTable::Entry* find(std::uint32_t command) const;
   void call(const std::shared_ptr<ActiveCall>& active, const IoctlTable::Entry& entry);
   void finish(ActiveCall& active, Result<void> result);
@@ -85,7 +95,8 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   enum class Ending : std::uint8_t { no, stopping, stopped, closing } ending_ = Ending::no;
   accelmm_message_header hello_{};
   Transport::TimerId hello_timer_ = 0;
-  std::unique_ptr<ComputeSession> session_;
+  std::unique_ptr<ComputeSession> session_;  // compute nodes
+  std::unique_ptr<ControlSession> control_;  // control nodes
   std::deque<Packet> queue_;
   std::vector<std::byte> reply_buffer_;
   std::size_t active_calls_ = 0;

@@ -2,6 +2,7 @@
 #include "devices/common_ioctls.hpp"
 
 #include "devices/compute_session.hpp"
+#include "devices/control_session.hpp"
 
 #include <cstddef>
 #include <cstring>
@@ -31,8 +32,46 @@ IoctlTable::Handler at_once(Answer answer) {
   };
 }
 
+// A handler of `void answer(Args&, Completion)`, which fills in what it was given until it ends.
+template <class Args, class Answer>
+IoctlTable::Handler later(Answer answer) {
+  return [answer](IoctlCall& call, Completion done) {
+    auto args = std::make_unique<Args>(read_args<Args>(call));
+    Args& filled = *args;
+    answer(filled, Completion([&call, args = std::move(args),
+                               done = std::move(done)](Result<void> result) mutable {
+             if (result) std::memcpy(call.args.data(), args.get(), sizeof *args);
+             done(result);
+           }));
+  };
+}
+
 constexpr Reserved point_reserved(std::size_t point) {
   return {point + offsetof(accelmm_point, reserved), sizeof(accelmm_point::reserved)};
+}
+
+// What sessions of both kinds have.
+template <class Of>
+void add_waits(IoctlTable& table, Of& s) {
+  table.add(
+      ACCELMM_IOCTL_WAIT, {point_reserved(offsetof(accelmm_wait, point))},
+      [&s](IoctlCall& call, Completion done) {
+        s.wait(read_args<accelmm_wait>(call), std::move(done));
+      },
+      IoctlTable::Order::concurrent);
+  table.add(ACCELMM_IOCTL_EVENTS,
+            {{offsetof(accelmm_events, reserved), sizeof(accelmm_events::reserved)}},
+            at_once<accelmm_events>(
+                [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
+  table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
+            at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
+}
+
+// What is only answered may hold anything, so that whoever fills it in need not clear it.
+template <class Of>
+void add_shortage(IoctlTable& table, Of& s) {
+  table.add(ACCELMM_IOCTL_SHORTAGE, {},
+            at_once<accelmm_shortage>([&s](IoctlCall&, auto& args) { return s.shortage(args); }));
 }
 
 }  // namespace
@@ -61,31 +100,24 @@ IoctlTable compute_ioctls(ComputeSession& s) {
             {{offsetof(accelmm_import, reserved), sizeof(accelmm_import::reserved)}},
             at_once<accelmm_import>(
                 [&s](IoctlCall& call, auto& args) { return s.import_view(call, args); }));
-  table.add(
-      ACCELMM_IOCTL_WAIT, {point_reserved(offsetof(accelmm_wait, point))},
-      [&s](IoctlCall& call, Completion done) {
-        s.wait(read_args<accelmm_wait>(call), std::move(done));
-      },
-      IoctlTable::Order::concurrent);
-  table.add(ACCELMM_IOCTL_EVENTS,
-            {{offsetof(accelmm_events, reserved), sizeof(accelmm_events::reserved)}},
-            at_once<accelmm_events>(
-                [&s](IoctlCall& call, auto& args) { return s.open_events(call, args); }));
-  table.add(ACCELMM_IOCTL_WATCH, {point_reserved(offsetof(accelmm_watch, point))},
-            at_once<accelmm_watch>([&s](IoctlCall&, auto& args) { return s.watch(args); }));
-  table.add(
-      ACCELMM_IOCTL_BACKING,
-      {{offsetof(accelmm_backing, reserved), sizeof(accelmm_backing::reserved)}},
-      [&s](IoctlCall& call, Completion done) {
-        auto args = std::make_unique<accelmm_backing>(read_args<accelmm_backing>(call));
-        accelmm_backing& filled = *args;
-        s.backing(filled, Completion([&call, args = std::move(args),
-                                      done = std::move(done)](Result<void> result) mutable {
-                    if (result) std::memcpy(call.args.data(), args.get(), sizeof *args);
-                    done(result);
-                  }));
-      },
-      IoctlTable::Order::concurrent);
+  add_waits(table, s);
+  table.add(ACCELMM_IOCTL_BACKING,
+            {{offsetof(accelmm_backing, reserved), sizeof(accelmm_backing::reserved)}},
+            later<accelmm_backing>(
+                [&s](auto& args, Completion done) { s.backing(args, std::move(done)); }),
+            IoctlTable::Order::concurrent);
+  add_shortage(table, s);
+  return table;
+}
+
+IoctlTable control_ioctls(ControlSession& s) {
+  IoctlTable table;
+  add_waits(table, s);
+  add_shortage(table, s);
+  table.add(ACCELMM_IOCTL_DEFRAGMENT, {},
+            later<accelmm_defragment>(
+                [&s](auto& args, Completion done) { s.defragment(args, std::move(done)); }),
+            IoctlTable::Order::concurrent);
   return table;
 }
 

@@ -4,6 +4,7 @@
 #include "devices/point_waits.hpp"
 #include "devices/region.hpp"
 #include "devices/session_address_space.hpp"
+#include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
 #include <accelmm/completion.hpp>
@@ -54,6 +55,22 @@ class ComputeSession {
   [[nodiscard]] accelmm_info_session info() const;
   [[nodiscard]] std::size_t buffers() const { return buffers_.size(); }
   [[nodiscard]] std::size_t mappings() const { return space_ ? space_->mappings() : 0; }
+  /// Whether nothing that the device does for it can use its memory before its next call.
+  [[nodiscard]] bool is_resting() const {
+    return work_ == Work::running && session_.jobs()->is_idle() && space_ && space_->is_resting();
+  }
+  /// Whose device memory it is; nobody's before the first.
+  [[nodiscard]] OwnerId memory_owner() const {
+    return memory_ ? Region::id_of(*memory_) : OwnerId{};
+  }
+  /// As those of SessionAddressSpace. Pre: is_resting().
+  [[nodiscard]] Result<SessionAddressSpace::Moving> prepare_moves(
+      std::span<const MovedAllocation> moved) {
+    return space_->prepare_moves(moved);
+  }
+  void apply_moves(SessionAddressSpace::Moving moving, Completion done) {
+    space_->apply_moves(std::move(moving), std::move(done));
+  }
   /// Ends every WAIT with `code`.
   void abandon_waits(Errc code) { waits_->abandon(code); }
 
@@ -69,12 +86,14 @@ class ComputeSession {
   void wait(const accelmm_wait& args, Completion done);
   [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
   [[nodiscard]] Result<void> watch(const accelmm_watch& args);
+  [[nodiscard]] Result<void> shortage(accelmm_shortage& args) const;
   /// Ends with `args` filled in, which live until then.
   void backing(accelmm_backing& args, Completion done);
 
  private:
   [[nodiscard]] Result<void> report_backing(accelmm_backing& args);
   [[nodiscard]] Result<View> view(std::uint64_t handle, std::uint64_t offset, std::uint64_t length);
+  void note_failure(const Region::Request& request, Error error) noexcept;
   void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
 
@@ -84,6 +103,7 @@ class ComputeSession {
   std::shared_ptr<Account> account_;
   RegionOwner host_;
   std::optional<RegionOwner> memory_;  // none: the device has no memory
+  FailedRequests failures_;
   std::unique_ptr<SessionAddressSpace> space_;
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;

@@ -31,6 +31,7 @@ void DeviceHost::register_device(DeviceDescription description, std::unique_ptr<
   auto device =
       HostedDevice::create(std::move(description), std::move(driver), number, transport_, host_);
   if (!device) return done(fail(device.error()));
+  (*device)->log_to(log_);
   devices_.emplace(number, Entry{*device, std::move(*nodes)});
   (*device)->probe(Completion([this, number, done = std::move(done)](Result<void> probed) mutable {
     if (probed) probed = open_nodes(devices_.at(number));

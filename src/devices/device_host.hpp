@@ -27,8 +27,12 @@ class DeviceHost {
   using Registered = std::move_only_function<void(Result<std::uint32_t>)>;
 
   /// `directory` is where nodes are made; empty: no nodes, devices are only reached by connect().
-  DeviceHost(Transport& transport, std::shared_ptr<Region> host, std::string directory)
-      : transport_(transport), host_(std::move(host)), directory_(std::move(directory)) {}
+  DeviceHost(Transport& transport, std::shared_ptr<Region> host, std::string directory,
+             Log log = {})
+      : transport_(transport),
+        host_(std::move(host)),
+        directory_(std::move(directory)),
+        log_(std::move(log)) {}
   ~DeviceHost();
   DeviceHost(const DeviceHost&) = delete;
   DeviceHost& operator=(const DeviceHost&) = delete;
@@ -57,6 +61,7 @@ class DeviceHost {
   Transport& transport_;
   std::shared_ptr<Region> host_;
   std::string directory_;
+  Log log_;
   std::map<std::uint32_t, Entry> devices_;
   std::list<std::weak_ptr<HostedDevice>> lingering_;  // removed, with sessions that have not ended
 };

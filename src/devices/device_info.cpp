@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 namespace accelmm::devices {
 namespace {
@@ -110,7 +111,21 @@ accelmm_info_usage HostedDevice::usage() const {
   usage.jobs_total = job_counters_->jobs.load(std::memory_order_relaxed);
   usage.engine_busy_ns = device_->busy_ns();
   usage.time_ns = monotonic_ns();
+  usage.memory_failures = failures_.out_of_memory();
+  usage.quota_failures = failures_.over_quota();
+  if (memory_) put_pressure(usage);
   return usage;
+}
+
+void HostedDevice::put_pressure(accelmm_info_usage& usage) const {
+  const auto now = memory_->heap().statistics();
+  usage.memory_free = (now.free + now.spare).value();
+  usage.pressure = std::to_underlying(pressure_->pressure());
+  usage.pressure_low = description_.memory->pressure.low.value();
+  usage.pressure_critical = description_.memory->pressure.critical.value();
+  usage.pressure_changes = pressure_->changes();
+  usage.moves_total = counters_.moves;
+  usage.moved_bytes_total = counters_.moved_bytes;
 }
 
 accelmm_info_fault HostedDevice::last_fault(const ComputeSession* session) const {

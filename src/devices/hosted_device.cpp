@@ -26,6 +26,8 @@ Result<void> check(const DeviceDescription& description) {
     if (memory->size.value() % page != 0 || memory->private_size.value() % page != 0 ||
         memory->private_size >= memory->size)
       return fail(Errc::invalid_argument, "device memory is not whole pages with room to allocate");
+    if (memory->pressure.low > ByteCount(0) && memory->pressure.critical > memory->pressure.low)
+      return fail(Errc::invalid_argument, "critical shortage begins before the low one");
     if (memory->size > WindowBus::host_base - BusAddr(0))
       return fail(Errc::invalid_argument,
                   "device memory reaches into the bus addresses of the host");
@@ -78,6 +80,7 @@ HostedDevice::HostedDevice(DeviceDescription description, std::unique_ptr<Driver
       transport_(transport),
       host_(std::move(regions.host)),
       memory_(std::move(regions.memory)),
+      pressure_(std::move(regions.pressure)),
       driver_(std::move(driver)),
       account_(std::make_shared<Account>(
           Account::Options{.name = {AccountName::Level::device, number}})),
@@ -97,21 +100,34 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
   if (description.mmu.has_value() != (driver->mmu() != nullptr))
     return fail(Errc::invalid_argument, "driver and description disagree about an MMU");
   std::shared_ptr<Region> memory;
+  std::shared_ptr<PressureWatch> pressure;
   if (description.memory) {
+    pressure = std::make_shared<PressureWatch>(transport, *driver);
     auto made = Region::create({.domain = Domain::device,
                                 .size = description.memory->size,
                                 .reserved = description.memory->private_size,
                                 .native_page = description.memory->native_page,
-                                .evictor = std::make_shared<DriverEvictor>(*driver)});
+                                .evictor = std::make_shared<DriverEvictor>(*driver),
+                                .pressure = description.memory->pressure,
+                                .listener = pressure});
     if (!made) return fail(made.error());
     memory = std::move(*made);
   }
-  std::shared_ptr<HostedDevice> self(new HostedDevice(std::move(description), std::move(driver),
-                                                      number, transport,
-                                                      {std::move(host), std::move(memory)}));
+  std::shared_ptr<HostedDevice> self(
+      new HostedDevice(std::move(description), std::move(driver), number, transport,
+                       {std::move(host), std::move(memory), std::move(pressure)}));
   self->bus_ = std::make_unique<WindowBus>(self->memory_ ? &self->memory_->window() : nullptr,
                                            self->host_->window());
-  self->device_ = std::make_unique<Device>(number, *self->bus_);
+  self->device_ =
+      std::make_unique<Device>(number, *self->bus_,
+                               [&transport, held = std::weak_ptr(self)](
+                                   const Defragmentation& wanted, DefragmentedFunction done) {
+                                 transport.post([held, wanted, done = std::move(done)]() mutable {
+                                   if (const auto device = held.lock())
+                                     return device->defragment(wanted, std::move(done));
+                                   done(fail(Errc::no_device, "device is gone"));
+                                 });
+                               });
   if (const auto ready = self->prepare_tables(); !ready) return fail(ready.error());
   if (const auto ready = self->prepare_ioctls(); !ready) return fail(ready.error());
   return self;
@@ -161,8 +177,8 @@ void HostedDevice::remove(Completion done) {
   for (const auto& opener : std::exchange(openers_, {}))
     opener->opened(fail(Errc::no_device, "device was removed"));
   for (const auto& port : ports_) {
+    port->abandon_waits(Errc::no_device);
     if (port->session() == nullptr) continue;
-    port->session()->abandon_waits(Errc::no_device);
     port->session()->stop(Completion([all_stopped](Result<void>) {}));
   }
 }
@@ -238,8 +254,7 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
   if (!asid) return fail(asid.error());
   unused.asid = *asid;
   auto quarantine = [this](std::move_only_function<void()> release) {
-    until_memory([&] { quarantine_.reserve(quarantine_.size() + 1); });
-    quarantine_.push_back(std::move(release));
+    this->quarantine(std::move(release));
   };
   auto space = std::make_unique<SessionAddressSpace>(
       AddressSpaceBinding{transport_, *bus_, *driver_->mmu(), *asid, std::move(quarantine)},
@@ -289,8 +304,14 @@ void HostedDevice::open_waiting() {
   }
 }
 
+void HostedDevice::quarantine(std::move_only_function<void()> release) {
+  until_memory([&] { quarantine_.reserve(quarantine_.size() + 1); });
+  quarantine_.push_back(std::move(release));
+}
+
 // The hardware goes down, and with it all that it might still have reached.
 void HostedDevice::shut_down() {
+  if (pressure_) pressure_->forget_driver();
   if (std::exchange(driven_, Driven::removed) == Driven::yes) driver_->remove(*device_);
   for (auto& release : std::exchange(quarantine_, {})) release();
 }

@@ -3,9 +3,12 @@
 
 #include "bus/window_bus.hpp"
 #include "devices/compute_session.hpp"
+#include "devices/pressure_watch.hpp"
 #include "devices/region.hpp"
+#include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
+#include <accelmm/defragmentation.hpp>
 #include <accelmm/device.hpp>
 #include <accelmm/driver.hpp>
 #include <accelmm/mmu/asid_pool.hpp>
@@ -39,6 +42,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
     std::uint64_t ioctls = 0;
     std::uint64_t exports = 0;
     std::uint64_t imports = 0;
+    std::uint64_t moves = 0;  // extents of device memory
+    std::uint64_t moved_bytes = 0;
   };
 
   /// Errors  invalid_argument: the description contradicts itself or the driver.  Any of making its
@@ -71,6 +76,32 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   /// Answers ACCELMM_IOCTL_INFO for one node; `session` is null on a control node.
   [[nodiscard]] Result<void> info(NodeKind kind, ComputeSession* session, accelmm_info& args);
 
+  /// Logs from now on.
+  void log_to(Log log) { log_.emplace(device_->number(), std::move(log)); }
+  /// A request of device memory failed, which is told to nobody but who asked until somebody wants
+  /// to know.
+  void note_failure(const FailedRequest& failed) noexcept;
+  /// All of the device's requests that failed.
+  [[nodiscard]] const FailedRequests& failures() const { return failures_; }
+  /// Answers ACCELMM_IOCTL_SHORTAGE about what `owner` asks for in `args`, or about the last of
+  /// `failures`.
+  /// Errors  invalid_argument: a request that makes no sense.  not_supported: no device memory.
+  [[nodiscard]] Result<void> explain(accelmm_shortage& args, const FailedRequests& failures,
+                                     OwnerId owner, Disclosure disclosure) const;
+  /// Moves device memory of sessions that are at rest.
+  /// Errors (through done)  invalid_argument: no budget.  not_supported: the device has no MMU, or
+  ///         its driver no engine that copies.  busy: it is at it already.  no_device.  no_memory.
+  ///         What the copy failed with: everything is where it was.  What an invalidation failed
+  ///         with: what could not be invalidated is in quarantine.
+  void defragment(const Defragmentation& wanted, DefragmentedFunction done);
+  /// The ports whose sessions are at rest. Throws std::bad_alloc.
+  [[nodiscard]] std::vector<std::shared_ptr<ClientPort>> resting_ports() const;
+  void moves_ended() { moving_ = false; }
+  /// Keeps what the device may still reach, and runs this once it is down. Waits for memory.
+  void quarantine(std::move_only_function<void()> release);
+  /// Null: the device has no memory.
+  [[nodiscard]] PressureWatch* pressure() { return pressure_.get(); }
+
   [[nodiscard]] bool removed() const { return removed_; }
   [[nodiscard]] const DeviceDescription& description() const { return description_; }
   [[nodiscard]] Device& device() { return *device_; }
@@ -95,7 +126,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
 
   struct Regions {
     std::shared_ptr<Region> host;
-    std::shared_ptr<Region> memory;  // null: the device has none
+    std::shared_ptr<Region> memory;           // null: the device has none
+    std::shared_ptr<PressureWatch> pressure;  // of memory
   };
   HostedDevice(DeviceDescription description, std::unique_ptr<Driver> driver, std::uint32_t number,
                Transport& transport, Regions regions);
@@ -110,12 +142,14 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   void shut_down();
   [[nodiscard]] accelmm_info_device device_facts(NodeKind kind) const;
   [[nodiscard]] accelmm_info_usage usage() const;
+  void put_pressure(accelmm_info_usage& usage) const;
   [[nodiscard]] accelmm_info_fault last_fault(const ComputeSession* session) const;
 
   DeviceDescription description_;
   Transport& transport_;
   std::shared_ptr<Region> host_;
-  std::shared_ptr<Region> memory_;  // null: the device has none
+  std::shared_ptr<Region> memory_;           // null: the device has none
+  std::shared_ptr<PressureWatch> pressure_;  // of memory_
   std::unique_ptr<WindowBus> bus_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Driver> driver_;
@@ -126,6 +160,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   UserAccounts users_;
   std::shared_ptr<JobCounters> job_counters_;
   Counters counters_;
+  FailedRequests failures_;
+  std::optional<ShortageLog> log_;
   std::list<std::shared_ptr<ClientPort>> ports_;
   std::list<std::shared_ptr<ClientPort>> openers_;  // wait for a session that is just ending
   std::vector<std::move_only_function<void()>> quarantine_;
@@ -133,6 +169,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::shared_ptr<HostedDevice> self_;  // set while it is removed and has connections
   enum class Driven : std::uint8_t { no, yes, removed } driven_ = Driven::no;
   bool removed_ = false;
+  bool moving_ = false;  // device memory of sessions
 };
 
 }  // namespace accelmm::devices

@@ -23,6 +23,11 @@ constexpr Sealing sealing_of(Region::CpuView view) {
   return view == Region::CpuView::read_only ? Sealing::fixed_size_read_only : Sealing::fixed_size;
 }
 
+constexpr DeviceHeap::Layout layout_of(Region::Contiguity contiguity) {
+  return contiguity == Region::Contiguity::scattered ? DeviceHeap::Layout::scattered
+                                                     : DeviceHeap::Layout::contiguous;
+}
+
 Result<Charge> charge_lock(const std::shared_ptr<Account>& locked, ByteCount size) {
   if (locked == nullptr) return fail(Errc::over_quota, "nothing may be locked");
   return Charge::make(locked, size);
@@ -45,9 +50,12 @@ ByteCount Allocation::size() const {
 }
 
 std::vector<Extent> Allocation::slice(ByteCount offset, ByteCount length) const {
-  ACCELMM_CHECK(offset <= size() && length <= size() - offset);
+  return devices::slice(extents_, offset, length);
+}
+
+std::vector<Extent> slice(std::span<const Extent> extents, ByteCount offset, ByteCount length) {
   std::vector<Extent> pieces;
-  for (const Extent& extent : extents_) {
+  for (const Extent& extent : extents) {
     if (length == ByteCount(0)) break;
     if (offset >= extent.length) {
       offset -= extent.length;
@@ -58,6 +66,7 @@ std::vector<Extent> Allocation::slice(ByteCount offset, ByteCount length) const 
     length -= piece;
     offset = ByteCount(0);
   }
+  ACCELMM_CHECK(length == ByteCount(0));
   return pieces;
 }
 
@@ -78,8 +87,11 @@ Result<std::shared_ptr<Region>> Region::create(Options options) {
   if (!defaults) return fail(defaults.error());
   options.host.defaults = *defaults;
   if (options.native_page == ByteCount(0)) options.native_page = host_page_size();
-  auto heap = DeviceHeap::create(
-      {.size = options.size, .native_page = options.native_page, .evictor = options.evictor.get()});
+  auto heap = DeviceHeap::create({.size = options.size,
+                                  .native_page = options.native_page,
+                                  .thresholds = options.pressure,
+                                  .listener = options.listener.get(),
+                                  .evictor = options.evictor.get()});
   if (!heap) return fail(heap.error());
   if (options.reserved > ByteCount(0))
     if (auto taken = heap->reserve({RegionOffset(0), options.reserved}); !taken)
@@ -113,13 +125,19 @@ Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking, Reg
   // Made before it has pages, so that what fails from here on gives back exactly what it has.
   auto allocation = std::make_shared<Allocation>(shared_from_this(), *id);
   allocation->extents_.reserve(1);
-  const bool scattered = taking.contiguity == Contiguity::scattered;
+  Allocations entry;
+  entry.emplace(AllocationId{}, allocation.get());
   const auto taken = heap_.allocate(
       *id, {.size = size,
             .alignment = taking.alignment,
             .preferred = Alignment(std::bit_floor(std::min(size, large_leaf).value())),
-            .layout = scattered ? DeviceHeap::Layout::scattered : DeviceHeap::Layout::contiguous});
+            .lifetime = taking.lifetime,
+            .layout = layout_of(taking.contiguity)});
   if (!taken) return fail(taken.error());
+  allocation->id_ = taken->id;
+  auto node = entry.extract(entry.begin());
+  node.key() = taken->id;
+  allocations_.insert(std::move(node));
   if (taken->extents == 1) {
     allocation->extents_.push_back(taken->extent);
     return allocation;
@@ -133,6 +151,12 @@ Result<std::shared_ptr<Allocation>> Region::take_pages(const Taking& taking, Reg
   return allocation;
 }
 
+Shortage Region::explain(const Request& request, OwnerId owner) const {
+  const auto size = round_up(request.size, Alignment(host_page_size().value()));
+  return heap_.explain(owner, {.size = std::min(size.value_or(capacity()), capacity()),
+                               .layout = layout_of(request.contiguity)});
+}
+
 Result<std::shared_ptr<Allocation>> Region::allocate(const Request& request, RegionOwner& owner) {
   if (request.size == ByteCount(0)) return fail(Errc::invalid_argument, "size is zero");
   return domain() == Domain::host ? allocate_on_host(request, owner)
@@ -143,8 +167,12 @@ Result<std::shared_ptr<Allocation>> Region::allocate_on_device(const Request& re
                                                                RegionOwner& owner) {
   const auto size = round_up(request.size, Alignment(host_page_size().value()));
   if (!size) return fail(size.error());
-  auto taken = take_pages({*size, request.contiguity, Alignment(1)}, owner);
-  if (!taken || request.cpu_view == CpuView::none) return taken;
+  // A CPU's mapping cannot be taken back, so that what CPUs see stays where it is.
+  const bool hidden = request.cpu_view == CpuView::none;
+  auto taken = take_pages(
+      {*size, request.contiguity, Alignment(1), hidden ? Lifetime::short_lived : Lifetime::pinned},
+      owner);
+  if (!taken || hidden) return taken;
 
   auto memfd = SealedMemfd::create("accelmm-buffer", (*taken)->size());
   if (!memfd) return fail(memfd.error());
@@ -271,6 +299,7 @@ std::span<std::byte> Region::place_of(const Allocation& allocation) const {
 }
 
 void Region::give_back(Allocation& allocation) noexcept {
+  allocations_.erase(allocation.id_);
   if (allocation.backing_) {
     // Nothing writes there any more; what was exported is still somebody's.
     if (allocation.exported_ == Allocation::Exported::no)

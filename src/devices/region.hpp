@@ -13,6 +13,7 @@
 #include <accelmm/extent.hpp>
 #include <accelmm/timeline.hpp>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -54,7 +55,7 @@ class RegionOwner {
 /// Lifetime  the last reference gives the memory back; it is dropped in the loop's thread, after
 /// the device has been
 ///           invalidated for every mapping of it.
-class Allocation {
+class Allocation : public std::enable_shared_from_this<Allocation> {
  public:
   /// Without extents yet: Region gives it those.
   Allocation(std::shared_ptr<Region> region, OwnerId owner)
@@ -75,6 +76,8 @@ class Allocation {
   [[nodiscard]] Access cpu_access() const { return cpu_access_; }
   /// The extents of [offset, offset + length). Pre: the range lies inside, length > 0.
   [[nodiscard]] std::vector<Extent> slice(ByteCount offset, ByteCount length) const;
+  /// Who is charged for it; it may have ended.
+  [[nodiscard]] OwnerId owner() const { return owner_; }
 
   /// What was had for host memory.
   /// Errors  not_supported: device memory.
@@ -87,9 +90,12 @@ class Allocation {
 
  private:
   friend class Region;
+  friend struct MovedAllocation;
   std::shared_ptr<Region> region_;
   std::vector<Extent> extents_;
   OwnerId owner_;
+  AllocationId id_{};
+  std::uint32_t moves_ = 0;  // of its extents, begun and not ended
   std::optional<Charge> lock_charge_;
   std::optional<SealedMemfd> memfd_;
   std::optional<HostBacking> backing_;  // host memory
@@ -99,6 +105,25 @@ class Allocation {
   Access cpu_access_ = Access::read_write;
   std::size_t placed_ =
       0;  // extents that the window shows; the rest was not placed when an error came
+};
+
+/// The extents of [offset, offset + length) of what lies in `extents`, one after the other.
+/// Pre: the range lies inside, length > 0.
+[[nodiscard]] std::vector<Extent> slice(std::span<const Extent> extents, ByteCount offset,
+                                        ByteCount length);
+
+/// An allocation, and where its bytes are to be.
+struct MovedAllocation {
+  /// Throws std::bad_alloc.
+  explicit MovedAllocation(std::shared_ptr<Allocation> of)
+      : allocation(std::move(of)), extents(allocation->extents_) {}
+
+  void take(const DeviceHeap::Move& move);
+  /// The bytes are there.
+  void apply() noexcept { allocation->extents_.swap(extents); }
+
+  std::shared_ptr<Allocation> allocation;
+  std::vector<Extent> extents;
 };
 
 /// A piece of an allocation; holds a reference. Mappings, exports and imports refer to these.
@@ -126,6 +151,8 @@ class Region : public std::enable_shared_from_this<Region> {
     ByteCount reserved = {};     ///< at the beginning, never allocated
     ByteCount native_page = {};  ///< of the device's MMU; 0: the host's page
     std::shared_ptr<Evictor> evictor = nullptr;
+    DeviceHeap::Thresholds pressure = {};
+    std::shared_ptr<PressureListener> listener = nullptr;
     HostMemory host = {};
   };
   /// Errors  invalid_argument: defaults of backing that contradict themselves.
@@ -148,6 +175,28 @@ class Region : public std::enable_shared_from_this<Region> {
   /// Makes somebody's memory part of the region.
   [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, RegionOwner& owner);
 
+  /// Why the owner, if there is one, does not get what it asks for.
+  [[nodiscard]] Shortage explain(const Request& request, OwnerId owner) const;
+  /// Who has never allocated is nobody in the heap.
+  [[nodiscard]] static OwnerId id_of(const RegionOwner& owner) {
+    return owner.id_.value_or(OwnerId{});
+  }
+
+  /// What moves reach the goal, with those owners' memory alone; as DeviceHeap::plan_moves().
+  [[nodiscard]] Result<std::vector<DeviceHeap::Move>> plan_moves(ByteCount budget,
+                                                                 const DeviceHeap::Goal& goal,
+                                                                 std::span<const OwnerId> owners);
+  /// Null: there is no such allocation.
+  [[nodiscard]] std::shared_ptr<Allocation> find(AllocationId id) const;
+  /// As DeviceHeap::begin_move(): all or none.
+  [[nodiscard]] Result<void> begin_moves(std::span<const DeviceHeap::Move> moves);
+  /// Nothing uses the old places any more: they are free, and read zero.
+  void commit_moves(std::span<const DeviceHeap::Move> moves) noexcept;
+  /// Nothing uses the new ones.
+  void abort_moves(std::span<const DeviceHeap::Move> moves) noexcept;
+  /// Gives back empty native pages that sessions keep.
+  void trim() noexcept { heap_.trim(); }
+
   /// Frees what could not be taken out of the window before. allocate() does so itself.
   void settle() noexcept;
   [[nodiscard]] Domain domain() const { return options_.domain; }
@@ -167,7 +216,9 @@ class Region : public std::enable_shared_from_this<Region> {
     ByteCount size;
     Contiguity contiguity;
     Alignment alignment;  // of contiguous extents; 1: what suits the size
+    Lifetime lifetime = Lifetime::short_lived;
   };
+  using Allocations = std::map<AllocationId, Allocation*>;
   [[nodiscard]] Result<std::shared_ptr<Allocation>> take_pages(const Taking& taking,
                                                                RegionOwner& owner);
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_device(const Request& request,
@@ -193,6 +244,7 @@ class Region : public std::enable_shared_from_this<Region> {
   const Options options_;
   MemoryWindow window_;
   DeviceHeap heap_;
+  Allocations allocations_;
   std::optional<Prefaulter> prefaulter_;  // host memory
 };
 

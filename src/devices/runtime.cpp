@@ -36,11 +36,11 @@ Result<std::string> prepare_directory(const std::string& asked_for) {
 class Runtime::State {
  public:
   State(std::unique_ptr<Transport> transport, std::shared_ptr<Region> host, std::string directory,
-        StopEvent stop_event)
+        StopEvent stop_event, devices::Log log)
       : stopped(std::move(stop_event)),
         directory_(std::move(directory)),
         transport_(std::move(transport)),
-        host_(*transport_, std::move(host), directory_) {}
+        host_(*transport_, std::move(host), directory_, std::move(log)) {}
   ~State() {
     if (!thread_.joinable()) return;
     std::promise<void> done;
@@ -97,7 +97,7 @@ Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
   auto stop_event = StopEvent::create();
   if (!stop_event) return fail(stop_event.error());
   auto state = std::make_unique<State>(std::move(*transport), std::move(*host),
-                                       std::move(*directory), std::move(*stop_event));
+                                       std::move(*directory), std::move(*stop_event), options.log);
   state->start();
   return std::unique_ptr<Runtime>(new Runtime(std::move(state)));
 } catch (const std::bad_alloc&) {

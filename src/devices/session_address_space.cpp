@@ -5,9 +5,23 @@
 
 #include <accelmm/mmu/invalidation_gather.hpp>
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 namespace accelmm::devices {
+namespace {
+
+// A device sees its own memory at bus addresses from 0 on.
+std::vector<Run> on_device(std::span<const Extent> extents) {
+  std::vector<Run> runs;
+  runs.reserve(extents.size());
+  for (const Extent& extent : extents)
+    runs.push_back({BusAddr(extent.offset.value()), extent.length});
+  return runs;
+}
+
+}  // namespace
 
 // What a device may reach until it has been invalidated: mappings that are gone from the tables,
 // the tables and device addresses they had, and the memory behind them.
@@ -17,6 +31,7 @@ struct SessionAddressSpace::Retired {
   mmu::InvalidationGather gather;
   Mappings mappings;
   std::optional<std::uint64_t> point;  // of the unmap; none at the end of the session
+  std::optional<Completion> moved;     // of mappings that now lead elsewhere
 
   Retired(std::shared_ptr<mmu::AddressSpace> of, const AddressSpaceBinding& binding)
       : tables(std::move(of)),
@@ -52,11 +67,7 @@ Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
     if (runs) mapping.attached = *runs;
     return runs;
   }
-  std::vector<Run> runs;
-  runs.reserve(extents.size());
-  for (const Extent& extent : extents)  // a device sees its own memory at bus addresses from 0 on
-    runs.push_back({BusAddr(extent.offset.value()), extent.length});
-  return runs;
+  return on_device(extents);
 }
 
 auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access, Charge charge)
@@ -101,6 +112,34 @@ Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
   return point;
 }
 
+auto SessionAddressSpace::prepare_moves(std::span<const MovedAllocation> moved) -> Result<Moving> {
+  ACCELMM_CHECK(is_resting());
+  Moving moving;
+  for (const auto& [start, mapping] : mappings_) {
+    const auto found =
+        std::ranges::find(moved, mapping.view.allocation, &MovedAllocation::allocation);
+    if (found == moved.end()) continue;
+    const auto runs = on_device(slice(found->extents, mapping.view.offset, mapping.view.length));
+    auto remap = tables_->prepare_remap(start, runs);
+    if (!remap) return fail(remap.error());
+    moving.remaps.push_back(std::move(*remap));
+  }
+  if (moving.remaps.empty()) return moving;
+  moving.retired = std::make_shared<Retired>(tables_, binding_);
+  return moving;
+}
+
+void SessionAddressSpace::apply_moves(Moving moving, Completion done) {
+  if (moving.remaps.empty()) return done({});
+  Retired& retired = *moving.retired;
+  for (mmu::Remap& remap : moving.remaps) retired.gather.add(std::move(remap).apply());
+  retired.moved.emplace(std::move(done));
+  ++invalidating_;
+  binding_.hardware.invalidate(
+      retired.gather.invalidation(),
+      in_loop_surely(binding_.transport, when_invalidated(std::move(moving.retired))));
+}
+
 Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired) {
   return [this, retired = std::move(retired)](Result<void> result) mutable {
     invalidated(std::exchange(retired, nullptr), result);
@@ -109,13 +148,15 @@ Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retir
 
 void SessionAddressSpace::invalidated(std::shared_ptr<Retired> retired, Result<void> result) {
   const auto point = retired->point;
-  if (result && !point) forgotten_.emplace(retired->gather.invalidation());
+  auto moved = std::exchange(retired->moved, std::nullopt);
+  if (result && !point && !moved) forgotten_.emplace(retired->gather.invalidation());
   if (result)
     retired->release();
   else
     quarantine(std::move(retired));
   retired.reset();
   --invalidating_;
+  if (moved) return (*moved)(result);
   if (point) {
     if (result)
       timeline_.reach(*point);

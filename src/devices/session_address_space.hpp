@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace accelmm::devices {
@@ -37,6 +38,8 @@ struct AddressSpaceBinding {
 /// the loop's.
 class SessionAddressSpace {
  public:
+  struct Retired;
+
   SessionAddressSpace(AddressSpaceBinding binding, std::shared_ptr<mmu::AddressSpace> tables);
   SessionAddressSpace(const SessionAddressSpace&) = delete;
   SessionAddressSpace& operator=(const SessionAddressSpace&) = delete;
@@ -55,6 +58,20 @@ class SessionAddressSpace {
   /// Takes the mapping that begins at `start` away; the point is reached when the device has been
   /// invalidated. Errors  invalid_argument: no mapping begins there.
   [[nodiscard]] Result<std::uint64_t> unmap(DeviceAddr start);
+  /// Mappings that are about to lead to where their memory is moved.
+  struct Moving {
+    std::vector<mmu::Remap> remaps;
+    std::shared_ptr<Retired> retired;
+  };
+  /// Makes ready what the mappings of these allocations need. Dropping it changes nothing.
+  /// Pre: is_resting(), until it was applied or dropped.  Errors  those of prepare_remap().
+  [[nodiscard]] Result<Moving> prepare_moves(std::span<const MovedAllocation> moved);
+  /// Writes them. Ends when the device has been invalidated, and uses the old places no more; else
+  /// with the error, and what it may still use of the tables in quarantine.
+  void apply_moves(Moving moving, Completion done);
+  /// Whether the device holds nothing stale of this space, and will not before something is unmapped.
+  [[nodiscard]] bool is_resting() const { return invalidating_ == 0 && !tainted_ && !closed_; }
+
   /// Takes everything away. The device's work must have been stopped. Ends without error; what
   /// could not be invalidated stays in quarantine.
   void close(Completion done);
@@ -76,7 +93,6 @@ class SessionAddressSpace {
     Charge charge;
   };
   using Mappings = std::map<DeviceAddr, Mapping>;
-  struct Retired;
 
   [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
   /// What runs when the invalidation of `retired` has ended.

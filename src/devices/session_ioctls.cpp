@@ -2,7 +2,9 @@
 //
 // What the common ioctls of a compute session do. Every argument comes from outside: it is checked
 // here or by the layer that it is passed to, before anything changes.
+#include "base/clock.hpp"
 #include "base/mapping.hpp"
+#include "devices/alloc_request.hpp"
 #include "devices/compute_session.hpp"
 #include "devices/hosted_device.hpp"
 #include "dmabuf/exporter.hpp"
@@ -15,9 +17,6 @@ namespace accelmm::devices {
 namespace {
 
 constexpr std::uint8_t buffer_handle = 1;
-
-constexpr std::uint32_t known_alloc_flags =
-    ACCELMM_ALLOC_CONTIGUOUS | ACCELMM_ALLOC_CPU_VISIBLE | ACCELMM_ALLOC_CPU_READ_ONLY;
 
 Result<Access> access_of(std::uint32_t bits) {
   const auto access = static_cast<Access>(bits);
@@ -37,35 +36,6 @@ Result<mmu::Placement> placement_of(const accelmm_map_device& args) {
     default:
       return fail(Errc::invalid_argument, "no such placement");
   }
-}
-
-constexpr std::uint32_t known_backing_flags =
-    ACCELMM_BACKING_EXACT | ACCELMM_BACKING_LOCK | ACCELMM_BACKING_NO_DUMP |
-    ACCELMM_BACKING_ZERO_ON_FREE | ACCELMM_BACKING_PREFAULT | ACCELMM_BACKING_IMPORTABLE;
-
-// One flag as the second enumerator of a choice of two.
-template <class Choice>
-Choice chosen(std::uint32_t flags, std::uint32_t flag) {
-  return static_cast<Choice>((flags & flag) != 0 ? 1 : 0);
-}
-
-// Kinds of pages and rules of nodes are checked where they are used.
-Result<BackingRequest> backing_of(const accelmm_backing_request& args) {
-  if ((args.flags & ~known_backing_flags) != 0)
-    return fail(Errc::invalid_argument, "unknown backing flags");
-  return BackingRequest{
-      .pages = static_cast<PageSize>(args.pages),
-      .nodes = {static_cast<NodeRule>(args.node_rule), {args.nodes}},
-      .rule = chosen<BackingRule>(args.flags, ACCELMM_BACKING_EXACT),
-      .lock = chosen<MemoryLock>(args.flags, ACCELMM_BACKING_LOCK),
-      .dumps = chosen<CoreDumps>(args.flags, ACCELMM_BACKING_NO_DUMP),
-      .zero_on_free = chosen<ZeroOnFree>(args.flags, ACCELMM_BACKING_ZERO_ON_FREE),
-      .prefault = chosen<PrefaultPages>(args.flags, ACCELMM_BACKING_PREFAULT),
-      .importable = chosen<Importable>(args.flags, ACCELMM_BACKING_IMPORTABLE)};
-}
-
-bool asks_for_nothing(const accelmm_backing_request& args) {
-  return args.pages == 0 && args.node_rule == 0 && args.nodes == 0 && args.flags == 0;
 }
 
 __s32 wire_refusal(std::optional<Errc> code) {
@@ -89,31 +59,6 @@ void put_report(const BackingReport& report, accelmm_backing& args) {
   args.refused_dump = wire_refusal(report.refused.dumps);
   args.refused_prefault = wire_refusal(report.refused.prefault);
   args.refused_sample = wire_refusal(report.refused.sample);
-}
-
-Result<Region::Request> request_of(const accelmm_alloc& args) {
-  if ((args.flags & ~known_alloc_flags) != 0)
-    return fail(Errc::invalid_argument, "unknown allocation flags");
-  if (args.domain != ACCELMM_DOMAIN_HOST && args.domain != ACCELMM_DOMAIN_DEVICE)
-    return fail(Errc::invalid_argument, "no such memory domain");
-  const bool host = args.domain == ACCELMM_DOMAIN_HOST;
-  const bool visible = host || (args.flags & ACCELMM_ALLOC_CPU_VISIBLE) != 0;
-  const bool read_only = (args.flags & ACCELMM_ALLOC_CPU_READ_ONLY) != 0;
-  if (read_only && !visible)
-    return fail(Errc::invalid_argument, "a buffer that no CPU sees cannot be read-only for CPUs");
-  const auto backing = backing_of(args.backing);
-  if (!backing) return fail(backing.error());
-  if (!host && !asks_for_nothing(args.backing))
-    return fail(Errc::invalid_argument, "backing is chosen for host memory only");
-  // Host addresses are plenty, so host buffers are always one extent of the window.
-  const bool contiguous = host || (args.flags & ACCELMM_ALLOC_CONTIGUOUS) != 0;
-  return Region::Request{
-      .size = ByteCount(args.size),
-      .contiguity = contiguous ? Region::Contiguity::contiguous : Region::Contiguity::scattered,
-      .cpu_view = !visible    ? Region::CpuView::none
-                  : read_only ? Region::CpuView::read_only
-                              : Region::CpuView::read_write,
-      .backing = *backing};
 }
 
 }  // namespace
@@ -145,13 +90,33 @@ Result<void> ComputeSession::allocate(accelmm_alloc& args) {
   if (!host && !memory_) return fail(Errc::not_supported, "device has no memory of its own");
   RegionOwner& owner = host ? host_ : *memory_;
   auto allocation = owner.region().allocate(*request, owner);
-  if (!allocation) return fail(allocation.error());
+  if (!allocation) {
+    if (!host) note_failure(*request, allocation.error());
+    return fail(allocation.error());
+  }
   const ByteCount size = (*allocation)->size();
   const auto handle = buffers_.insert(buffer_handle, std::move(*allocation));
   if (!handle) return fail(handle.error());
   args.size = size.value();
   args.handle = handle->raw();
   return {};
+}
+
+void ComputeSession::note_failure(const Region::Request& request, Error error) noexcept {
+  if (error.code != Errc::no_memory && error.code != Errc::over_quota) return;
+  const FailedRequest failed{.request = request,
+                             .error = error,
+                             .owner = Region::id_of(*memory_),
+                             .session = session_.id(),
+                             .uid = session_.peer().uid,
+                             .time_ns = monotonic_ns()};
+  failures_.add(failed);
+  device_.note_failure(failed);
+}
+
+Result<void> ComputeSession::shortage(accelmm_shortage& args) const {
+  const OwnerId owner = memory_ ? Region::id_of(*memory_) : OwnerId{};
+  return device_.explain(args, failures_, owner, Disclosure::own);
 }
 
 Result<void> ComputeSession::free(const accelmm_free& args) {

@@ -12,6 +12,11 @@ std::uint64_t Timeline::next() {
   return ++last_;
 }
 
+bool Timeline::is_idle() const {
+  const std::lock_guard lock(mutex_);
+  return reached_ == last_;
+}
+
 std::uint64_t Timeline::reached() const {
   const std::lock_guard lock(mutex_);
   return reached_;

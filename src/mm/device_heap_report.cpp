@@ -33,6 +33,21 @@ void append(std::string& text, const char* label, ByteCount bytes) {
   text += line;
 }
 
+void append_owner(std::string& text, const Shortage::Owner& owner) {
+  char line[160];
+  std::snprintf(line, sizeof line, "  %s %" PRIu64, word_of(owner.name.level), owner.name.number);
+  text += line;
+  if (owner.above.level == AccountName::Level::user) {
+    std::snprintf(line, sizeof line, " of uid %" PRIu64, owner.above.number);
+    text += line;
+  }
+  std::snprintf(line, sizeof line,
+                "%s holds %" PRIu64 ", at most %" PRIu64 ", asked for %" PRIu64 " in %" PRIu64 "\n",
+                owner.closed ? " (ended)" : "", owner.held.value(), owner.peak.value(),
+                owner.requested.value(), owner.allocations);
+  text += line;
+}
+
 }  // namespace
 
 double Shortage::fragmentation(std::size_t order) const {
@@ -41,9 +56,11 @@ double Shortage::fragmentation(std::size_t order) const {
 }
 
 std::string Shortage::text() const {
-  std::string text = "out of device memory (bytes)\n";
-  append(text, "wanted", wanted);
-  append(text, "quota left", quota_left);
+  std::string text = "device memory (bytes)\n";
+  if (wanted > ByteCount(0)) {
+    append(text, "wanted", wanted);
+    append(text, "quota left", quota_left);
+  }
   append(text, "total", total);
   append(text, "free", free);
   append(text, "longest free run", largest_free);
@@ -60,14 +77,7 @@ std::string Shortage::text() const {
     text += line;
   }
   for (std::size_t i = 0; i < owner_count; ++i) {
-    const Owner& owner = owners[i];
-    std::snprintf(line, sizeof line,
-                  "  %s %" PRIu64 "%s holds %" PRIu64 ", at most %" PRIu64 ", asked for %" PRIu64
-                  " in %" PRIu64 "\n",
-                  word_of(owner.name.level), owner.name.number, owner.closed ? " (ended)" : "",
-                  owner.held.value(), owner.peak.value(), owner.requested.value(),
-                  owner.allocations);
-    text += line;
+    append_owner(text, owners[i]);
   }
   if (other_owners > 0) {
     std::snprintf(line, sizeof line, "  and %zu that hold less\n", other_owners);
@@ -90,16 +100,22 @@ void note_run(Shortage& shortage, ByteCount run, std::uint64_t native) {
   for (std::size_t order = 0; order < orders; ++order) shortage.free_in_runs[order] += run;
 }
 
+Shortage::Owner entry_of(const HeapOwner& owner) {
+  const Account* const above = owner.account->parent();
+  return {.id = owner.id,
+          .name = owner.account->name(),
+          .above = above == nullptr ? AccountName{} : above->name(),
+          .closed = owner.closed,
+          .held = owner.held,
+          .peak = owner.peak,
+          .requested = owner.requested,
+          .pending = owner.pending,
+          .allocations = owner.records};
+}
+
 // Keeps those that hold most, without memory of its own.
 void note_owner(Shortage& shortage, const HeapOwner& owner) {
-  const Shortage::Owner entry{.id = owner.id,
-                              .name = owner.account->name(),
-                              .closed = owner.closed,
-                              .held = owner.held,
-                              .peak = owner.peak,
-                              .requested = owner.requested,
-                              .pending = owner.pending,
-                              .allocations = owner.records};
+  const Shortage::Owner entry = entry_of(owner);
   std::size_t at = shortage.owner_count;
   if (at == Shortage::shown_owners) {
     ++shortage.other_owners;
@@ -150,6 +166,7 @@ ByteCount HeapBook::least_to_move(ByteCount size) const {
 
 Shortage HeapBook::explain(OwnerId id, const DeviceHeap::Request& request) const {
   Shortage shortage{.wanted = request.size == ByteCount(0) ? ByteCount(0) : rounded(request),
+                    .native_page = ByteCount(native_),
                     .total = counts_.total,
                     .free = counts_.free,
                     .spare = counts_.spare,
@@ -168,8 +185,13 @@ Shortage HeapBook::explain(OwnerId id, const DeviceHeap::Request& request) const
           record.place == HeapRecord::Place::native ? record.charge.bytes() : record.requested;
   for (const auto& [owner_id, owner] : owners_) note_owner(shortage, *owner);
   shortage.small_slack = counts_.shared - counts_.small_requested;
-  if (const HeapOwner* const owner = find_owner(id)) shortage.quota_left = owner->account->left();
-  if (shortage.wanted > shortage.largest_free && shortage.wanted.value() >= native_)
+  if (const HeapOwner* const owner = find_owner(id)) {
+    shortage.asking = entry_of(*owner);
+    shortage.quota_left = owner->account->left();
+  }
+  // What may be scattered needs no run.
+  if (request.layout == DeviceHeap::Layout::contiguous && shortage.wanted > shortage.largest_free &&
+      shortage.wanted.value() >= native_)
     shortage.moves_to_make = least_to_move(shortage.wanted);
   return shortage;
 }

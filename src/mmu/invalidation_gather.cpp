@@ -32,7 +32,9 @@ void InvalidationGather::add(Unmapped&& gone) {
   if (!gone.is_empty())
     gone.for_each_range([&](Range<DeviceAddr> range) {
       note(range, gone.touched(),
-           gone.is_whole() ? Invalidation::Cause::close : Invalidation::Cause::unmap);
+           gone.is_whole()   ? Invalidation::Cause::close
+           : gone.is_moved() ? Invalidation::Cause::move
+                             : Invalidation::Cause::unmap);
     });
   if (carried_)
     carried_->absorb(std::move(gone));

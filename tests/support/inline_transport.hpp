@@ -86,6 +86,7 @@ class KeptConnection final : public Connection {
     std::deque<Packet> sent;
     bool open = true;
     bool paused = false;
+    Peer peer = own_peer();
   };
   explicit KeptConnection(std::shared_ptr<Log> log) : log_(std::move(log)) {}
   ~KeptConnection() override { log_->open = false; }
@@ -101,7 +102,7 @@ class KeptConnection final : public Connection {
   }
   void pause() override { log_->paused = true; }
   void resume() override { log_->paused = false; }
-  [[nodiscard]] Peer peer() const override { return own_peer(); }
+  [[nodiscard]] Peer peer() const override { return log_->peer; }
   [[nodiscard]] bool hung_up() const override { return false; }
 
  private:

@@ -18,12 +18,13 @@ namespace accelmm::test {
 class PlainHost {
  public:
   explicit PlainHost(DeviceDescription description = plain_description(),
-                     const devices::HostMemory& memory = {}) {
+                     const devices::HostMemory& memory = {}, devices::Log log = {}) {
     auto region =
         devices::Region::create({.domain = devices::Domain::host, .size = 64_MiB, .host = memory});
     if (!region) std::abort();
-    host.emplace(transport, std::move(*region), std::string());
+    host.emplace(transport, std::move(*region), std::string(), std::move(log));
     auto made = std::make_unique<PlainDriver>();
+    made->has_mmu = description.mmu.has_value();
     driver = made.get();
     host->register_device(std::move(description), std::move(made),
                           [](Result<std::uint32_t> number) {
@@ -47,7 +48,10 @@ class PlainHost {
 /// The application's end of a connection to a PlainHost, packet by packet.
 class RawClient {
  public:
-  explicit RawClient(PlainHost& host, NodeKind kind = NodeKind::compute) : host_(host) {
+  explicit RawClient(PlainHost& host, NodeKind kind = NodeKind::compute,
+                     const Peer& peer = own_peer())
+      : host_(host) {
+    log_->peer = peer;
     events_ = host.host->connect(0, kind, std::make_unique<KeptConnection>(log_));
   }
   RawClient(const RawClient&) = delete;

@@ -106,6 +106,11 @@ struct SessionCall {
          if (const auto info = s.client->device_info(); !info) return fail(info.error());
          return {};
        }},
+      {"shortage", nothing,
+       [](S& s) -> Result<void> {
+         if (const auto told = s.client->shortage(1_MiB); !told) return fail(told.error());
+         return {};
+       }},
       {"allocate host", nothing, allocate({})},
       {"allocate host read-only", nothing, allocate({.cpu = CpuVisibility::read_only})},
       {"allocate host backed", nothing, allocate({.backing = backing_of_all_kinds()})},

@@ -10,6 +10,7 @@
 #include <accelmm/mmu/format.hpp>
 #include <accelmm/mmu/invalidation.hpp>
 #include <accelmm/mmu/page_table.hpp>
+#include <accelmm/mmu/remap.hpp>
 #include <accelmm/mmu/space_options.hpp>
 #include <accelmm/mmu/table_pool.hpp>
 #include <accelmm/mmu/unmapped.hpp>
@@ -129,6 +130,12 @@ class AddressSpace {
   /// Errors  as replace() and map_null().
   [[nodiscard]] Result<Replaced> cover(Range<DeviceAddr> range, Access access);
 
+  /// Makes ready what it takes to let the mapping that begins at `start` lead to other memory, of
+  /// the same length: for memory that is moved while the device does not use it.
+  /// Errors  invalid_argument: no mapping begins there, or the runs have another length, or as map().
+  ///         no_memory: no tables, or no memory to note it.  State unchanged in all cases.
+  [[nodiscard]] Result<Remap> prepare_remap(DeviceAddr start, std::span<const Run> runs);
+
   /// Ends every mapping and takes the root away: the device must have stopped. Never allocates.
   /// Pre: not called before, no other operation is under way (checked).
   Unmapped unmap_all();
@@ -196,6 +203,7 @@ class AddressSpace {
 
  private:
   friend class Unmapped;
+  friend class Remap;
   struct Writing;
   enum class Overlap : std::uint8_t { refuse, replace };
 
@@ -206,6 +214,11 @@ class AddressSpace {
   virtual Result<Detached<TablePool>> remove(Range<DeviceAddr> range) = 0;
   virtual Result<void> change(Range<DeviceAddr> range, Attributes attributes) = 0;
   virtual Detached<TablePool> remove_all() = 0;
+  /// The tables that lead_elsewhere() may need for the same arguments.
+  virtual Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs,
+                                     Attributes attributes) = 0;
+  virtual Detached<TablePool> lead_elsewhere(Range<DeviceAddr> range, std::span<const Run> runs,
+                                             Attributes attributes, TableList room) = 0;
   /// The leaf sizes that these runs take there.
   [[nodiscard]] virtual std::uint64_t sizes(DeviceAddr va, std::span<const Run> runs) const = 0;
   [[nodiscard]] virtual std::optional<Translation> look_up(DeviceAddr va) const = 0;
@@ -243,6 +256,9 @@ class AddressSpace {
   [[nodiscard]] Touched touched_by(const Piece& piece) const;
   [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached);
   void released(Piece* pieces, TableList tables, std::uint64_t ended_at);
+
+  [[nodiscard]] Unmapped apply_remap(Range<DeviceAddr> range, std::span<const Run> runs,
+                                     Attributes attributes, TableList room);
 
   // Of all.
   std::uint64_t end(Operation& operation) const;

@@ -72,6 +72,21 @@ class FormatAddressSpace final : public AddressSpace {
     return table_.protect(range, attributes);
   }
   Detached<TablePool> remove_all() override { return table_.detach_all(); }
+  Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs,
+                             Attributes attributes) override {
+    auto prepared = table_.prepare_over(va, runs, attributes);
+    if (!prepared) return fail(prepared.error());
+    return std::move(*prepared).take_tables();
+  }
+  Detached<TablePool> lead_elsewhere(Range<DeviceAddr> range, std::span<const Run> runs,
+                                     Attributes attributes, TableList room) override {
+    auto detached = table_.unmap(range);
+    ACCELMM_CHECK(detached.has_value());  // it is what one map() made
+    if (F::breaks_before_make && forget_now()) forget_now()(range);
+    Prepared<F, TablePool> prepared(*pool_, range, *F::leaf_bits(attributes), std::move(room));
+    table_.commit(std::move(prepared), runs);
+    return std::move(*detached);
+  }
   std::uint64_t sizes(DeviceAddr va, std::span<const Run> runs) const override {
     std::uint64_t found = 0;
     for (RunCursor<F> cursor(va, runs); !cursor.done();) {

@@ -84,7 +84,7 @@ class InvalidationRanges {
 struct Invalidation {
   std::uint32_t asid;
   Range<DeviceAddr> range;  ///< from the first to the last
-  enum class Cause : std::uint8_t { map, protect, unmap, close } cause;
+  enum class Cause : std::uint8_t { map, protect, move, unmap, close } cause;
   Touched touched = {};
   InvalidationRanges pieces = {};  ///< what of `range` is meant; empty: all of it
 

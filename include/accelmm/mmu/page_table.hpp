@@ -69,6 +69,8 @@ class [[nodiscard]] Prepared {
 
   [[nodiscard]] Range<DeviceAddr> range() const { return range_; }
   [[nodiscard]] std::uint32_t tables() const { return tables_.count; }
+  /// Gives the tables out of hand; another one can be made of them.
+  [[nodiscard]] TableList take_tables() && { return std::move(tables_); }
 
  private:
   template <PteFormat, TableMemory>

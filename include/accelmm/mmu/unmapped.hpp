@@ -15,7 +15,7 @@ class AddressSpace;
 struct Piece;  // of the books: a stretch of one mapping
 
 /// What is gone from the tables but may be in a device's caches still: parts of mappings, the tables
-/// they had, their device addresses.
+/// they had, their device addresses; of a mapping that leads elsewhere now, its old leaves.
 ///
 /// None of it is given out again until release().
 /// Lifetime  move-only; must be released (checked), before its address space is destroyed.
@@ -41,12 +41,14 @@ class [[nodiscard]] Unmapped {
   [[nodiscard]] std::uint32_t tables() const { return tables_.count; }
   /// Whether nothing was mapped there: no invalidation is needed.
   [[nodiscard]] bool is_empty() const { return pieces_ == nullptr && scope_ == Scope::pieces; }
+  /// Whether it is a mapping that leads elsewhere now.
+  [[nodiscard]] bool is_moved() const { return scope_ == Scope::moved; }
   /// Whether it is all of an address space, root included.
   [[nodiscard]] bool is_whole() const { return scope_ == Scope::whole; }
   /// Calls f(range) for each stretch that is gone. They may touch, and come in no order.
   template <class Visit>
   void for_each_range(Visit&& f) const {
-    if (scope_ == Scope::whole) return f(range_);
+    if (scope_ != Scope::pieces) return f(range_);
     for (const Piece* piece = pieces_; piece != nullptr; piece = next_of(*piece))
       f(range_of(*piece));
   }
@@ -60,7 +62,8 @@ class [[nodiscard]] Unmapped {
 
  private:
   friend class AddressSpace;
-  enum class Scope : std::uint8_t { pieces, whole };
+  /// moved: a mapping that leads elsewhere now, and keeps its addresses.
+  enum class Scope : std::uint8_t { pieces, moved, whole };
 
   Unmapped(AddressSpace& space, Range<DeviceAddr> range, Scope scope, const Touched& touched,
            TableList tables)

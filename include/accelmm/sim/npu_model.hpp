@@ -45,6 +45,14 @@ struct NpuCopy {
   ByteCount length;  ///< > 0
 };
 
+/// Copies device memory to device memory past the MMU, for the driver's own use: of no address
+/// space, its ASID is 0. The places must not overlap.
+struct NpuMove {
+  BusAddr source;
+  BusAddr destination;
+  ByteCount length;  ///< > 0
+};
+
 /// What a convolution does with a sum before it is cut to 0..255.
 enum class NpuSum : std::uint8_t { as_is, absolute };
 /// What a convolution does with what the destination held.
@@ -80,8 +88,8 @@ struct NpuJobResult {
 };
 
 struct NpuCommand {
-  std::uint32_t asid;
-  std::variant<NpuCopy, NpuConvolve> work;
+  std::uint32_t asid;  ///< 0 for a move and for nothing else
+  std::variant<NpuCopy, NpuConvolve, NpuMove> work;
   std::move_only_function<void(const NpuJobResult&)> done;  ///< called once, in the model's thread
 };
 
@@ -146,7 +154,7 @@ class NpuModel {
   void invalidate(std::uint32_t asid, Range<DeviceAddr> range, Completion done);
 
   /// Tells whether submit() would take the command now.
-  /// Errors  invalid_argument: no such ASID; a length, width, height, stride or shift out of
+  /// Errors  invalid_argument: no such ASID, or not the one for such work; a length, width, height, stride or shift out of
   ///         bounds.  overflow: the data ends beyond 64 bits.  over_quota: max_queued are waiting.
   [[nodiscard]] Result<void> check(const NpuCommand& command) const;
   /// Queues a command. Every command ends with one call of its `done`; one that check() refuses

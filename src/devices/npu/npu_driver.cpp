@@ -19,13 +19,31 @@ namespace {
 constexpr Range<DeviceAddr> session_addresses{DeviceAddr(std::uint64_t{2} << 20),
                                               DeviceAddr(mmu::Geometry<mmu::Npu1>::va_end)};
 
+/// Ends when the last of several commands has, with the first error. Each of them holds it.
+///
+/// Threads  the model's, one after the other.
+class AllMoved {
+ public:
+  explicit AllMoved(Completion done) : done_(std::move(done)) {}
+  AllMoved(const AllMoved&) = delete;
+  AllMoved& operator=(const AllMoved&) = delete;
+  ~AllMoved() { done_(result_); }
+  void note(const Result<void>& result) {
+    if (result_ && !result) result_ = result;
+  }
+
+ private:
+  Completion done_;
+  Result<void> result_;
+};
+
 /// An entry that the test hook took out of a table.
 struct DroppedEntry {
   BusAddr address;
   std::array<std::byte, 8> was;
 };
 
-class NpuDriver final : public Driver, private MmuHardware {
+class NpuDriver final : public Driver, private MmuHardware, private CopyEngine {
  public:
   explicit NpuDriver(const NpuOptions& options) : options_(options) {}
 
@@ -48,6 +66,7 @@ class NpuDriver final : public Driver, private MmuHardware {
   }
   Result<std::size_t> info(std::uint32_t topic, std::span<std::byte> into) override;
   MmuHardware* mmu() override { return this; }
+  CopyEngine* copy_engine() override { return this; }
 
  private:
   void bind(std::uint32_t asid, BusAddr root, Completion done) override {
@@ -61,6 +80,7 @@ class NpuDriver final : public Driver, private MmuHardware {
     model_->invalidate(invalidation.asid, invalidation.range, std::move(done));
   }
 
+  void copy(std::span<const MemoryCopy> copies, Completion done) override;
   Result<void> copy(Session& session, accelmm_npu_copy& args);
   Result<void> convolve(Session& session, accelmm_npu_convolve& args);
   Result<void> submit(Session& session, std::variant<NpuCopy, NpuConvolve> work,
@@ -101,9 +121,26 @@ Result<void> NpuDriver::convolve(Session& session, accelmm_npu_convolve& args) {
   return submit(session, work, args.point);
 }
 
+void NpuDriver::copy(std::span<const MemoryCopy> copies, Completion done) {
+  std::shared_ptr<AllMoved> all;
+  try {
+    all = std::make_shared<AllMoved>(std::move(done));
+  } catch (const std::bad_alloc&) {
+    return done(fail(Errc::no_memory, "no memory for a copy"));
+  }
+  for (const MemoryCopy& copy : copies)
+    model_->submit({0, NpuMove{copy.from, copy.to, copy.length},
+                    [device = device_, all](const NpuJobResult& result) {
+                      device->add_busy_ns(static_cast<std::uint64_t>(result.busy.count()));
+                      all->note(result.status);
+                    }});
+}
+
 Result<void> NpuDriver::submit(Session& session, std::variant<NpuCopy, NpuConvolve> work,
                                accelmm_point& point) {
-  NpuCommand command{session.asid(), work, nullptr};
+  NpuCommand command{session.asid(),
+                     std::visit([](const auto& w) { return decltype(NpuCommand::work)(w); }, work),
+                     nullptr};
   if (auto valid = model_->check(command); !valid) return valid;
   std::optional<DroppedEntry> dropped;
   if (++submitted_ == options_.drop_entry) dropped = drop_entry_of(command);
@@ -127,7 +164,9 @@ Result<void> NpuDriver::submit(Session& session, std::variant<NpuCopy, NpuConvol
 }
 
 std::optional<DroppedEntry> NpuDriver::drop_entry_of(const NpuCommand& command) {
-  const DeviceAddr source = std::visit([](const auto& work) { return work.source; }, command.work);
+  const auto* const copy = std::get_if<NpuCopy>(&command.work);
+  const DeviceAddr source =
+      copy != nullptr ? copy->source : std::get<NpuConvolve>(command.work).source;
   const auto entry = model_->find_entry(command.asid, source);
   if (!entry) return std::nullopt;
   DroppedEntry dropped{*entry, {}};
@@ -158,9 +197,14 @@ Result<std::size_t> NpuDriver::info(std::uint32_t topic, std::span<std::byte> in
 }  // namespace
 
 DeviceDescription npu_description(const NpuOptions& options) {
+  const std::uint64_t shared = options.memory.value() - options.private_memory.value();
   return {.driver_name = "npu",
           .driver_version = 1 << 16,
-          .memory = DeviceMemoryDescription{options.memory, options.private_memory},
+          .memory = DeviceMemoryDescription{.size = options.memory,
+                                            .private_size = options.private_memory,
+                                            .pressure = {.low = ByteCount(shared / 8),
+                                                         .critical = ByteCount(shared / 32),
+                                                         .relief = ByteCount(shared / 64)}},
           .mmu = MmuDescription{"NPU1", mmu::make_address_space<mmu::Npu1>, session_addresses,
                                 NpuModel::address_spaces},
           .compute_sessions = options.compute_sessions,

@@ -103,13 +103,16 @@ class NpuModel::State {
 };
 
 Result<void> NpuModel::State::check(const NpuCommand& command) const {
-  if (!exists(command.asid)) return fail(Errc::invalid_argument, "no such address space");
+  const bool move = std::holds_alternative<NpuMove>(command.work);
+  if (move ? command.asid != 0 : !exists(command.asid))
+    return fail(Errc::invalid_argument, "no such address space");
   if (auto valid =
           std::visit([](const auto& work) { return NpuEngine::check(work); }, command.work);
       !valid)
     return valid;
   const std::scoped_lock lock(mutex_);
-  if (queued_[command.asid] >= max_queued) return fail(Errc::over_quota, "too many jobs wait");
+  if (!move && queued_[command.asid] >= max_queued)
+    return fail(Errc::over_quota, "too many jobs wait");
   return {};
 }
 

@@ -73,6 +73,17 @@ Result<void> NpuEngine::check(const NpuCopy& copy) {
   return check_end(copy.destination, copy.length.value());
 }
 
+Result<void> NpuEngine::check(const NpuMove& move) {
+  if (move.length == ByteCount(0)) return fail(Errc::invalid_argument, "nothing to move");
+  constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+  if (move.length.value() > most - std::max(move.source, move.destination).value())
+    return fail(Errc::overflow, "data ends beyond 64 bits");
+  const auto apart = move.source < move.destination ? move.destination - move.source
+                                                    : move.source - move.destination;
+  if (apart < move.length) return fail(Errc::invalid_argument, "places overlap");
+  return {};
+}
+
 Result<void> NpuEngine::check(const NpuConvolve& convolve) {
   if (convolve.width == 0 || convolve.height == 0)
     return fail(Errc::invalid_argument, "image has no pixels");
@@ -93,6 +104,19 @@ NpuEngine::Progress NpuEngine::execute(std::uint32_t asid, const NpuCopy& copy) 
     if (auto loaded = load(asid, from, page); !loaded) return loaded;
     if (auto stored = store(asid, copy.destination + ByteCount(done), page); !stored) return stored;
     done += page.size();
+  }
+  return {};
+}
+
+NpuEngine::Progress NpuEngine::execute(std::uint32_t /*asid*/, const NpuMove& move) {
+  for (std::uint64_t done = 0; done < move.length.value();) {
+    const Line burst = line(0, std::min(move.length.value() - done, NpuWalker::page_size));
+    if (between_bursts_() == Verdict::stop) return std::unexpected(Interruption{});
+    if (auto moved =
+            mmu_.move(move.source + ByteCount(done), move.destination + ByteCount(done), burst);
+        !moved)
+      return std::unexpected(Interruption{moved.error()});
+    done += burst.size();
   }
   return {};
 }

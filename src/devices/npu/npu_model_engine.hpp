@@ -40,10 +40,12 @@ class NpuEngine {
 
   [[nodiscard]] Progress execute(std::uint32_t asid, const NpuCopy& copy);
   [[nodiscard]] Progress execute(std::uint32_t asid, const NpuConvolve& convolve);
+  [[nodiscard]] Progress execute(std::uint32_t asid, const NpuMove& move);
 
   /// Whether execute() may be called with it. Errors: as NpuModel::check().
   [[nodiscard]] static Result<void> check(const NpuCopy& copy);
   [[nodiscard]] static Result<void> check(const NpuConvolve& convolve);
+  [[nodiscard]] static Result<void> check(const NpuMove& move);
 
  private:
   using Line = std::span<std::byte>;

@@ -114,6 +114,18 @@ std::expected<NpuLeaf, NpuWalkFault> NpuMmu::walk(std::uint32_t asid, DeviceAddr
   return walk.result;
 }
 
+std::expected<void, NpuFault> NpuMmu::move(BusAddr from, BusAddr to, std::span<std::byte> via) {
+  const auto refused = [](BusAddr address, Access access) {
+    return std::unexpected(
+        NpuFault{DeviceAddr(address.value()), access, 0, 0, NpuFaultKind::bus_error});
+  };
+  if (!bus_.read(from, via)) return refused(from, Access::read);
+  counters_.bytes_read.fetch_add(via.size(), std::memory_order_relaxed);
+  if (!bus_.write(to, via)) return refused(to, Access::write);
+  counters_.bytes_written.fetch_add(via.size(), std::memory_order_relaxed);
+  return {};
+}
+
 void NpuMmu::invalidate(std::uint32_t asid, Range<DeviceAddr> range) {
   if (range.empty()) return;
   const DeviceAddr last = range.end - ByteCount(1);

@@ -44,6 +44,10 @@ class NpuMmu {
   [[nodiscard]] std::expected<void, NpuFault> write(std::uint32_t asid, DeviceAddr address,
                                                     std::span<const std::byte> from);
 
+  /// Moves bytes past the translation, through `via`.
+  [[nodiscard]] std::expected<void, NpuFault> move(BusAddr from, BusAddr to,
+                                                   std::span<std::byte> via);
+
   void invalidate(std::uint32_t asid, Range<DeviceAddr> range);
   [[nodiscard]] Result<BusAddr> find_entry(std::uint32_t asid, DeviceAddr address) const;
   [[nodiscard]] const Counters& counters() const { return counters_; }

@@ -7,7 +7,8 @@
 // command (15: the bytes are the whole packet, header and all); bits 4-5 say how many descriptors
 // come along; bit 6 drains the loop's timers; bit 7 hangs up. Because nobody guesses a 64-bit
 // handle, a handle or address below 16 in a well-formed struct stands for the n-th live one. After
-// each input nothing may be left of the session.
+// each input nothing may be left of the session. The same packets are sent to the control node, whose
+// commands are others.
 #include "support/plain_host.hpp"
 
 #include <array>
@@ -22,12 +23,15 @@
 namespace accelmm::test {
 namespace {
 
-constexpr std::array<std::uint32_t, 14> commands{
+constexpr std::array<std::uint32_t, 15> compute_commands{
     ACCELMM_IOCTL_INFO,    ACCELMM_IOCTL_ALLOC,      ACCELMM_IOCTL_FREE,
     ACCELMM_IOCTL_MAP_CPU, ACCELMM_IOCTL_MAP_DEVICE, ACCELMM_IOCTL_UNMAP_DEVICE,
     ACCELMM_IOCTL_EXPORT,  ACCELMM_IOCTL_IMPORT,     ACCELMM_IOCTL_WAIT,
     ACCELMM_IOCTL_EVENTS,  ACCELMM_IOCTL_WATCH,      PLAIN_IOCTL_JOB,
-    PLAIN_IOCTL_LATER,     ACCELMM_IOCTL_BACKING};
+    PLAIN_IOCTL_LATER,     ACCELMM_IOCTL_BACKING,    ACCELMM_IOCTL_SHORTAGE};
+constexpr std::array<std::uint32_t, 8> control_commands{
+    ACCELMM_IOCTL_INFO,   ACCELMM_IOCTL_DEFRAGMENT, ACCELMM_IOCTL_SHORTAGE, ACCELMM_IOCTL_WAIT,
+    ACCELMM_IOCTL_EVENTS, ACCELMM_IOCTL_WATCH,      ACCELMM_IOCTL_ALLOC,    PLAIN_IOCTL_JOB};
 
 // Counts what the target is worth: calls that only bounce off the checks of a packet prove little.
 struct Tally {
@@ -125,6 +129,41 @@ void require(bool condition, const char* what) {
   std::abort();
 }
 
+// Sends the packets of an input to one node. Returns how many there were.
+std::uint64_t send_all(PlainHost& host, NodeKind node, std::span<const std::uint8_t> input) {
+  const std::span<const std::uint32_t> commands =
+      node == NodeKind::compute ? std::span<const std::uint32_t>(compute_commands)
+                                : std::span<const std::uint32_t>(control_commands);
+  std::uint64_t packets = 0;
+  RawClient client(host, node);
+  client.say_hello();
+  Live live;
+  while (input.size() >= 3 && client.log().open) {
+    const unsigned op = input[0];
+    const std::size_t length = std::min<std::size_t>(input[1] + 256U * input[2], input.size() - 3);
+    const auto bytes = std::as_bytes(input.subspan(3, length));
+    input = input.subspan(3 + length);
+    ++packets;
+    auto fds = some_fds((op >> 4) & 3, client.log());
+    client.log().sent.clear();
+    if ((op & 15) >= commands.size()) {
+      client.deliver(bytes, std::move(fds));
+    } else {
+      const std::uint32_t command = commands[op & 15];
+      std::vector<std::byte> args(bytes.begin(), bytes.end());
+      make_live(command, args, live);
+      // The struct is as long as the input says: shorter, longer, or ours.
+      const auto sized = static_cast<std::uint32_t>(_IOC(
+          _IOC_DIR(command), _IOC_TYPE(command), _IOC_NR(command), args.size() & _IOC_SIZEMASK));
+      client.send(ACCELMM_MESSAGE_IOCTL, sized, args, std::move(fds));
+      if (!client.log().sent.empty()) learn(command, client.log().sent.back(), live);
+    }
+    if ((op & 0x40) != 0) host.driver->end_later();
+    if ((op & 0x80) != 0) break;
+  }
+  return packets;
+}
+
 }  // namespace
 }  // namespace accelmm::test
 
@@ -134,36 +173,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static Tally tally;
   PlainHost& host = shared_host();
   const std::uint64_t handled_before = host.device().counters().ioctls;
-  {
-    RawClient client(host);
-    client.say_hello();
-    Live live;
-    while (size >= 3 && client.log().open) {
-      const unsigned op = data[0];
-      const std::size_t length = std::min<std::size_t>(data[1] + 256U * data[2], size - 3);
-      const auto bytes = std::as_bytes(std::span(data + 3, length));
-      data += 3 + length;
-      size -= 3 + length;
-      ++tally.packets;
-      auto fds = some_fds((op >> 4) & 3, client.log());
-      client.log().sent.clear();
-      if ((op & 15) >= commands.size()) {
-        client.deliver(bytes, std::move(fds));
-      } else {
-        const std::uint32_t command = commands[op & 15];
-        std::vector<std::byte> args(bytes.begin(), bytes.end());
-        make_live(command, args, live);
-        // The struct is as long as the input says: shorter, longer, or ours.
-        const auto sized = static_cast<std::uint32_t>(_IOC(
-            _IOC_DIR(command), _IOC_TYPE(command), _IOC_NR(command), args.size() & _IOC_SIZEMASK));
-        client.send(ACCELMM_MESSAGE_IOCTL, sized, args, std::move(fds));
-        if (!client.log().sent.empty()) learn(command, client.log().sent.back(), live);
-      }
-      if ((op & 0x40) != 0) host.driver->end_later();
-      if ((op & 0x80) != 0) break;
-    }
-    tally.handled += host.device().counters().ioctls - handled_before;
-  }
+  tally.packets += send_all(host, NodeKind::compute, {data, size});
+  tally.handled += host.device().counters().ioctls - handled_before;
+  static_cast<void>(send_all(host, NodeKind::control, {data, size}));
   require(host.device().host().used() == ByteCount(0), "host memory is left");
   require(host.device().memory()->used() == ByteCount(0), "device memory is left");
   accelmm_info info{};

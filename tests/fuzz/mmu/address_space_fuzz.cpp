@@ -5,6 +5,7 @@
 // below a boundary of hop 0.
 #include "property/mmu/judged_space.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -89,6 +90,28 @@ void unmap(JudgedSpace& space, Input& input) {
                     ->first);
 }
 
+void remap(JudgedSpace& space, Input& input) {
+  const std::uint64_t which = input.byte();
+  const Runs runs = take_runs(input);
+  if (space.mappings().empty() || !well_formed(runs)) return;
+  const auto& [start, mapping] = *std::next(
+      space.mappings().begin(), static_cast<std::ptrdiff_t>(which % space.mappings().size()));
+  // As long as it is, or as long as the input says.
+  if (which >= 0xF0) {
+    space.remap(start, runs);
+    return;
+  }
+  Runs fitting;
+  std::uint64_t left = mapping.length;
+  for (const auto& one : runs) {
+    const std::uint64_t length = std::min(left, one.length.value());
+    if (length > 0) fitting.push_back(run(one.address.value(), length));
+    left -= length;
+  }
+  if (left > 0) fitting.push_back(run(std::uint64_t{1} << 40, left));
+  space.remap(start, fitting);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -107,6 +130,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         break;
       case 5:
         if (space.pending() > 0) space.release_one(input.byte() % space.pending());
+        break;
+      case 6:
+        remap(space, input);
         break;
       default:
         space.translate(begin - page + input.pair() * 0x400);

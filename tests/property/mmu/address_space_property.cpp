@@ -2,6 +2,7 @@
 #include "property/mm/steps.hpp"
 #include "property/mmu/judged_space.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <iterator>
@@ -30,6 +31,7 @@ class RandomOperations {
   ~RandomOperations() {
     maps_.print((std::string(name_) + " map").c_str());
     unmaps_.print((std::string(name_) + " unmap").c_str());
+    remaps_.print((std::string(name_) + " remap").c_str());
     translations_.print((std::string(name_) + " translate").c_str());
   }
   RandomOperations(const RandomOperations&) = delete;
@@ -40,12 +42,18 @@ class RandomOperations {
     return maps_.mostly_succeeded() && unmaps_.mostly_succeeded() &&
            translations_.mostly_succeeded();
   }
+  /// Of remaps fewer do: each wants all of its tables at once, and the pool is nearly full.
+  [[nodiscard]] bool remapped_enough() const { return remaps_.succeeded * 100 >= remaps_.tried; }
 
   void step() {
     const std::uint64_t kind = dice_.roll(10);
     // Grows to some 100 mappings, then stays there.
     if (kind < 3 || (kind == 3 && space_.mappings().size() < 100)) {
       maps_.note(space_.map(random_runs(), random_placement(), random_access()));
+    } else if (kind == 5) {
+      space_.release_all();  // a remap wants all of its tables at once
+      const std::uint64_t start = random_start();
+      remaps_.note(space_.remap(start, runs_like(start)));
     } else if (kind < 6) {
       unmaps_.note(space_.unmap(random_start()));
     } else {
@@ -69,6 +77,23 @@ class RandomOperations {
       if (dice_.roll(2) == 0) bus = (bus + large - 1) / large * large;
       runs.push_back(run(bus, length));
       bus += length + (dice_.roll(2) == 0 ? 0 : (1 + dice_.roll(600)) * page);
+    }
+    return runs;
+  }
+
+  // Other runs, mostly as long as the mapping that begins there, cut and aligned anew.
+  Runs runs_like(std::uint64_t start) {
+    const auto known = space_.mappings().find(start);
+    if (known == space_.mappings().end() || dice_.roll(16) == 0) return random_runs();
+    Runs runs;
+    std::uint64_t bus = dice_.roll(1 << 20) * page;
+    for (std::uint64_t left = known->second.length; left > 0;) {
+      const std::uint64_t length =
+          dice_.roll(2) == 0 ? left : std::min(left, (1 + dice_.roll(700)) * page);
+      if (dice_.roll(2) == 0) bus = (bus & ~(large - 1)) + large + (start & (large - 1));
+      runs.push_back(run(bus, length));
+      left -= length;
+      bus += length + dice_.roll(3) * page;
     }
     return runs;
   }
@@ -109,6 +134,7 @@ class RandomOperations {
   JudgedSpace space_;
   Tally maps_;
   Tally unmaps_;
+  Tally remaps_;
   Tally translations_;
 };
 
@@ -124,6 +150,7 @@ TEST(AddressSpaceProperty, AgreesWithTheModelAndTheNaiveWalker) {
   }
   operations.space().judge_everything();
   EXPECT_TRUE(operations.mostly_succeeded());
+  EXPECT_TRUE(operations.remapped_enough());
 }
 
 TEST(AddressSpaceProperty, IsValidAfterEachStep) {

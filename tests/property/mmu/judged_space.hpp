@@ -111,6 +111,34 @@ class JudgedSpace {
     return true;
   }
 
+  /// Lets a mapping lead to other memory, of the same length or not; a wrong length is refused.
+  bool remap(std::uint64_t start, const Runs& runs) {
+    std::uint64_t length = 0;
+    for (const Run& run : runs) length += run.length.value();
+    const auto known = mappings_.find(start);
+    const std::uint32_t in_use = tables_.pool().tables_in_use();
+    auto prepared = space_->prepare_remap(DeviceAddr(start), runs);
+    const bool fits = known != mappings_.end() && known->second.length == length;
+    if (!prepared) {
+      const bool due = !fits ? prepared.error().code == Errc::invalid_argument
+                             : prepared.error().code == Errc::no_memory &&
+                                   tables_.pool().capacity() - in_use < 3 + 4 + length / large + 2;
+      ACCELMM_CHECK(due);
+      ACCELMM_CHECK(tables_.pool().tables_in_use() == in_use);
+      return false;
+    }
+    ACCELMM_CHECK(fits);
+    judge_mapping(start);  // nothing has changed yet
+    auto gone = std::move(*prepared).apply();
+    ACCELMM_CHECK(gone.range() == (Range{DeviceAddr(start), DeviceAddr(start + length)}));
+    known->second.runs = runs;
+    judge_mapping(start);
+    release(std::move(gone));
+    judge_mapping(start);
+    judge_totals();
+    return true;
+  }
+
   /// Ends the wait of one unmapped range, as its invalidation would. Pre: which < pending().
   void release_one(std::size_t which) {
     std::vector<Pending> rest;

@@ -46,6 +46,9 @@ TEST_F(CApi, NullIsAnInvalidArgumentEverywhere) {
   accelmm_info_usage usage = {};
   accelmm_info_session own = {};
   accelmm_info_fault fault = {};
+  accelmm_shortage shortage = {};
+  accelmm_defragment defragment = {};
+  char text[8] = {};
   accelmm_buffer buffer = {};
   accelmm_backing backing = {};
   accelmm_mapping* mapping = nullptr;
@@ -74,6 +77,15 @@ TEST_F(CApi, NullIsAnInvalidArgumentEverywhere) {
       accelmm_info_read_fault(session_, nullptr, sizeof(fault)),
       accelmm_info_read_driver(nullptr, 0, &number, sizeof(number)),
       accelmm_info_read_driver(session_, 0, nullptr, 1),
+      accelmm_shortage_read(nullptr, 0, 0, &shortage, sizeof(shortage)),
+      accelmm_shortage_read(session_, 0, 0, nullptr, sizeof(shortage)),
+      accelmm_shortage_read(session_, 0, 0, &shortage, 0),
+      accelmm_shortage_text(nullptr, sizeof(shortage), text, sizeof(text)),
+      accelmm_shortage_text(&shortage, 0, text, sizeof(text)),
+      accelmm_shortage_text(&shortage, sizeof(shortage), nullptr, 1),
+      accelmm_memory_defragment(nullptr, 1, 0, &defragment, sizeof(defragment)),
+      accelmm_memory_defragment(session_, 1, 0, nullptr, sizeof(defragment)),
+      accelmm_memory_defragment(session_, 1, 0, &defragment, 0),
       accelmm_buffer_allocate(nullptr, page, ACCELMM_DOMAIN_HOST, 0, &buffer),
       accelmm_buffer_allocate(session_, page, ACCELMM_DOMAIN_HOST, 0, nullptr),
       accelmm_buffer_allocate_backed(nullptr, page, ACCELMM_DOMAIN_HOST, 0, nullptr, &buffer),
@@ -140,7 +152,7 @@ TEST_F(CApi, ReservedFieldsAndEnumeratorsThatAreNoneAreRefusedBeforeTheyAreSent)
     EXPECT_EQ(-EINVAL, accelmm_shared_view_send(0, &shared));
   }
   EXPECT_EQ(-EINVAL, accelmm_session_ioctl(session_, ACCELMM_IO(0x40), nullptr, &fds));
-  EXPECT_EQ(-EINVAL, accelmm_point_wait(session_, {2, 0, 1}, 0));
+  EXPECT_EQ(-EINVAL, accelmm_point_wait(session_, {3, 0, 1}, 0));
   EXPECT_EQ(-EINVAL, accelmm_point_watch(session_, {0, 1, 1}));
   accelmm_view beyond = view_;
   beyond.offset = UINT64_MAX;

@@ -176,6 +176,29 @@ static void test_events(accelmm_session* session) {
   EXPECT(accelmm_point_wait(session, point, 0) == -ETIMEDOUT);
 }
 
+static void test_shortage(accelmm_session* session) {
+  struct {
+    struct accelmm_shortage known;
+    uint64_t newer;
+  } shortage;
+  struct accelmm_defragment made;
+  char text[4096];
+  char cut[8];
+  int length;
+  shortage.newer = 1;
+  EXPECT(accelmm_shortage_read(session, 3 * page, 0, &shortage.known, sizeof(shortage)) == 0);
+  EXPECT(shortage.known.size == 3 * page && shortage.known.owner_count == 2);
+  EXPECT(shortage.known.owners[1].ended == 1 && shortage.newer == 0);
+  length = accelmm_shortage_text(&shortage.known, sizeof(shortage), text, sizeof(text));
+  EXPECT(length > 0 && (size_t)length == strlen(text));
+  EXPECT(strstr(text, "session 17 of uid 1000 holds") != NULL);
+  EXPECT(accelmm_shortage_text(&shortage.known, sizeof(shortage), NULL, 0) == length);
+  EXPECT(accelmm_shortage_text(&shortage.known, sizeof(shortage), cut, sizeof(cut)) == length);
+  EXPECT(strlen(cut) == 7 && strncmp(cut, text, 7) == 0);
+  EXPECT(accelmm_memory_defragment(session, 4 * page, page, &made, sizeof(made)) == 0);
+  EXPECT(made.budget == 4 * page && made.run == page && made.moves == 2 && made.moved == 2 * page);
+}
+
 int main(void) {
   accelmm_session* session;
   test_version_and_errors();
@@ -183,6 +206,7 @@ int main(void) {
   session = scripted_session_connect();
   EXPECT(session != NULL);
   test_facts(session);
+  test_shortage(session);
   test_buffer(session);
   test_backing(session);
   test_sharing(session);

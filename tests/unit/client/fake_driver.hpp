@@ -171,6 +171,12 @@ class FakeDriver {
       case ACCELMM_IOCTL_BACKING:
         if (!buffers.contains(reply.as<accelmm_backing>().handle)) return refuse(reply, EINVAL);
         return answer_backing(reply.as<accelmm_backing>());
+      case ACCELMM_IOCTL_SHORTAGE:
+        return answer_shortage(reply.as<accelmm_shortage>());
+      case ACCELMM_IOCTL_DEFRAGMENT:
+        reply.as<accelmm_defragment>().moves = 2;
+        reply.as<accelmm_defragment>().moved = reply.as<accelmm_defragment>().budget / 2;
+        return;
       default:
         if (driver) return driver(reply, fds);
         refuse(reply, ENOTTY);
@@ -230,6 +236,24 @@ class FakeDriver {
     args.refused_pages = -EPERM;
     args.refused_lock = -EDQUOT;
     args.refused_sample = -ENOTTY;
+  }
+
+  static void answer_shortage(accelmm_shortage& args) {
+    args.owner_count = 2;
+    args.other_owners = 3;
+    args.memory_failures = 4;
+    args.quota_failures = 5;
+    args.failed_session = 17;
+    args.failed_uid = 1000;
+    args.failed_status = -EDQUOT;
+    args.native_page = page;
+    args.total = 100 * page;
+    args.free = 60 * page;
+    args.largest_free = 6 * page;
+    args.free_in_runs[0] = 60 * page;
+    args.free_in_runs[1] = 30 * page;
+    args.owners[0] = {17, 1000, 30 * page, 31 * page, 29 * page, 0, 7, 0, 0};
+    args.owners[1] = {16, 0, 10 * page, 10 * page, 10 * page, 0, 1, 1, 0};
   }
 
   void answer_map_cpu(Reply& reply) {

@@ -100,5 +100,50 @@ TEST_F(ClientInfo, ADriversOwnTopicIsCountedFromTheDriversRange) {
   EXPECT_EQ(Errc::invalid_argument, client_->driver_info(UINT32_MAX).error().code);
 }
 
+TEST_F(ClientInfo, AShortageIsAskedForAndToldInWords) {
+  const auto told = client_->shortage(9_KiB, ACCELMM_ALLOC_CONTIGUOUS);
+  ASSERT_TRUE(told);
+  EXPECT_EQ((9_KiB).value(), driver_->last<accelmm_shortage>().size);
+  EXPECT_EQ(static_cast<__u32>(ACCELMM_ALLOC_CONTIGUOUS), driver_->last<accelmm_shortage>().flags);
+  EXPECT_EQ(-EDQUOT, told->failed_status);
+  const std::string text = shortage_text(*told).value();
+  const auto says = [&](const std::string& words) { return text.find(words) != std::string::npos; };
+  EXPECT_EQ(0U,
+            text.find("session 17 of uid 1000 got EDQUOT last; ENOMEM 4 times, EDQUOT 5 times\n"));
+  EXPECT_TRUE(says(" 9216\n")) << text;
+  EXPECT_TRUE(says("longest free run")) << text;
+  EXPECT_TRUE(says("(50 % not)")) << text;
+  EXPECT_TRUE(says("session 17 of uid 1000 holds 122880, at most 126976, asked for 118784 in 7\n"))
+      << text;
+  EXPECT_TRUE(says("session 16 of uid 0 (ended) holds 40960")) << text;
+  EXPECT_TRUE(says("and 3 that hold less")) << text;
+  // Without a request that failed, nothing is said of one.
+  const std::string calm = shortage_text(accelmm_shortage{}).value();
+  EXPECT_EQ(0U, calm.find("device memory (bytes)\n"));
+  EXPECT_EQ(std::string::npos, calm.find("wanted"));
+}
+
+TEST_F(ClientInfo, AShortageWithMoreOwnersThanThereIsRoomForIsRefused) {
+  driver_->tamper(ACCELMM_IOCTL_SHORTAGE, [](Reply& reply) {
+    reply.as<accelmm_shortage>().owner_count = ACCELMM_SHORTAGE_OWNERS + 1;
+  });
+  EXPECT_EQ(Errc::protocol_error, client_->shortage().error().code);
+  // Nor does whoever calls it by hand reach beyond the struct.
+  accelmm_shortage forged{};
+  forged.owner_count = UINT32_MAX;
+  EXPECT_TRUE(shortage_text(forged));
+}
+
+TEST_F(ClientInfo, RoomIsAskedForAndWhatWasMovedIsTold) {
+  const auto made = client_->defragment(8_MiB, 2_MiB);
+  ASSERT_TRUE(made);
+  EXPECT_EQ((8_MiB).value(), driver_->last<accelmm_defragment>().budget);
+  EXPECT_EQ((2_MiB).value(), driver_->last<accelmm_defragment>().run);
+  EXPECT_EQ(2U, made->moves);
+  EXPECT_EQ((4_MiB).value(), made->moved);
+  driver_->refuse(ACCELMM_IOCTL_DEFRAGMENT, EPERM);
+  EXPECT_EQ(Errc::not_permitted, client_->defragment(8_MiB).error().code);
+}
+
 }  // namespace
 }  // namespace accelmm

@@ -30,6 +30,7 @@ std::vector<Command> all_commands() {
           {"EVENTS", ACCELMM_IOCTL_EVENTS, {4, 5, 6, 7}},
           {"WATCH", ACCELMM_IOCTL_WATCH, {4, 5, 6, 7}},
           {"BACKING", ACCELMM_IOCTL_BACKING, {100, 101, 102, 103}},
+          {"SHORTAGE", ACCELMM_IOCTL_SHORTAGE, {}},
           {"driver's own", PLAIN_IOCTL_JOB, {8, 9, 10, 11}}};
 }
 

@@ -183,5 +183,33 @@ TEST_F(DeviceHeapTest, AShortageShowsThoseThatHoldMost) {
   EXPECT_EQ(ByteCount(0), shortage.owners[3].held);
 }
 
+TEST_F(DeviceHeapTest, AShortageNamesWhoAsksAndTheUserAbove) {
+  make({.size = 128_MiB, .native_page = native});
+  const auto user = std::make_shared<Account>(
+      Account::Options{.name = {AccountName::Level::user, 1000}, .limits = {.bytes = 64_MiB}});
+  const OwnerId one =
+      heap->add_owner(std::make_shared<Account>(Account::Options{
+                          .name = {AccountName::Level::session, 7}, .parent = user}))
+          .value();
+  static_cast<void>(take(one, 2_MiB));
+  // So many hold more that it is not in the list.
+  std::vector<OwnerId> others;
+  for (std::uint64_t i = 0; i < Shortage::shown_owners; ++i) {
+    others.push_back(heap->add_owner(account(64_MiB, 100 + i)).value());
+    static_cast<void>(take(others.back(), 4_MiB));
+  }
+  const Shortage shortage = heap->explain(one, {.size = 2_MiB});
+  EXPECT_EQ(1U, shortage.other_owners);
+  EXPECT_EQ(one, shortage.asking.id);
+  EXPECT_EQ((AccountName{AccountName::Level::session, 7}), shortage.asking.name);
+  EXPECT_EQ((AccountName{AccountName::Level::user, 1000}), shortage.asking.above);
+  EXPECT_EQ(2_MiB, shortage.asking.held);
+  EXPECT_EQ(heap->statistics().free, shortage.free);
+  EXPECT_EQ(OwnerId{0}, heap->explain(OwnerId{0}, {.size = 2_MiB}).asking.id);
+  const std::string text = heap->explain(others[0], {.size = 2_MiB}).text();
+  EXPECT_NE(std::string::npos, text.find("session 100 holds 4194304")) << text;
+  EXPECT_EQ(std::string::npos, text.find("session 7")) << text;
+}
+
 }  // namespace
 }  // namespace accelmm::test

@@ -393,5 +393,83 @@ TEST_F(AddressSpaceDeathTest, ValidateFindsALeafThatNoMappingExplains) {
   tables.plant(leaf.table, leaf.index + 1, 0);
 }
 
+TEST_F(AddressSpaceTest, ARemappedMappingLeadsElsewhereAtTheSameAddress) {
+  const auto mapped = map({run(0x10'0000'0000, large)}, fixed(base + large), Access::read);
+  ASSERT_TRUE(mapped);
+  const DeviceAddr start = mapped->range.begin;
+  EXPECT_EQ(space->table_bytes().value(), 4 * table_bytes);  // one large leaf
+  auto prepared = space->prepare_remap(start, Runs{run(0x20'0000'1000, large)});
+  ASSERT_TRUE(prepared);
+  EXPECT_EQ(0x10'0000'0000U, space->translate(start)->address.value());
+  auto stale = std::move(*prepared).apply();
+  EXPECT_EQ(mapped->range, stale.range());
+  EXPECT_EQ(0x20'0000'1000U, space->translate(start)->address.value());
+  EXPECT_EQ(0x20'0000'1000U + large - 1,
+            space->translate(start + ByteCount(large - 1))->address.value());
+  EXPECT_EQ(Access::read, space->translate(start)->attributes.access);
+  EXPECT_EQ(space->table_bytes().value(), 5 * table_bytes);  // pages, for want of alignment
+  release(std::move(stale));
+  space->validate();
+  // The address is still taken, and free after the unmap.
+  EXPECT_EQ(Errc::address_in_use, refusal({run(0, page)}, fixed(base + large)));
+  unmap(start);
+  EXPECT_TRUE(map({run(0, page)}, fixed(base + large)));
+}
+
+TEST_F(AddressSpaceTest, TablesThatAReplacedMappingNeedsNoMoreWaitForTheInvalidation) {
+  const auto mapped = map({run(0x1000, large)}, fixed(base));
+  ASSERT_TRUE(mapped);
+  const std::uint32_t before = tables.pool().tables_in_use();
+  auto prepared = space->prepare_remap(mapped->range.begin, Runs{run(0x20'0000'0000, large)});
+  ASSERT_TRUE(prepared);
+  auto stale = std::move(*prepared).apply();
+  // The device may hold links to all that served nothing else, and they were made anew.
+  EXPECT_EQ(before - 1, stale.tables());
+  EXPECT_EQ(2 * (before - 1), tables.pool().tables_in_use());
+  release(std::move(stale));
+  EXPECT_EQ(before - 1, tables.pool().tables_in_use());
+}
+
+TEST_F(AddressSpaceTest, ARemapThatIsDroppedChangesNothing) {
+  const auto mapped = map({run(0x10'0000'0000, large)}, fixed(base));
+  ASSERT_TRUE(mapped);
+  const auto before = tables.snapshot();
+  const std::uint32_t in_use = tables.pool().tables_in_use();
+  {
+    const auto prepared = space->prepare_remap(mapped->range.begin, Runs{run(0x1000, large)});
+    ASSERT_TRUE(prepared);
+    EXPECT_LT(in_use, tables.pool().tables_in_use());
+  }
+  EXPECT_EQ(in_use, tables.pool().tables_in_use());
+  EXPECT_EQ(before, tables.snapshot());
+}
+
+TEST_F(AddressSpaceTest, ARemapIsOfAMappingAndAsLongAsIt) {
+  const auto mapped = map({run(0x10'0000'0000, 4 * page)}, fixed(base));
+  ASSERT_TRUE(mapped);
+  const auto code_of = [&](std::uint64_t start, const Runs& runs) {
+    const auto prepared = space->prepare_remap(DeviceAddr(start), runs);
+    return prepared ? Errc{} : prepared.error().code;
+  };
+  EXPECT_EQ(Errc::invalid_argument, code_of(base + page, {run(0x1000, 4 * page)}));
+  EXPECT_EQ(Errc::invalid_argument, code_of(base, {run(0x1000, 3 * page)}));
+  EXPECT_EQ(Errc::invalid_argument, code_of(base, {run(0x1000, 5 * page)}));
+  EXPECT_EQ(Errc::invalid_argument, code_of(base, {}));
+  EXPECT_EQ(Errc::invalid_argument, code_of(base, {run(0x1010, 4 * page)}));
+  EXPECT_EQ(Errc{}, code_of(base, {run(0x1000, page), run(0x9000, 3 * page)}));
+}
+
+TEST_F(AddressSpaceTest, ARemapWithoutTablesIsRefused) {
+  const auto mapped = map({run(0x10'0000'0000, large)}, fixed(base));
+  ASSERT_TRUE(mapped);
+  auto rest = tables.pool().take(tables.pool().capacity() - tables.pool().tables_in_use());
+  ASSERT_TRUE(rest);
+  const auto prepared = space->prepare_remap(mapped->range.begin, Runs{run(0x1000, large)});
+  ASSERT_FALSE(prepared);
+  EXPECT_EQ(Errc::no_memory, prepared.error().code);
+  tables.pool().give_back(std::move(*rest));
+  space->validate();
+}
+
 }  // namespace
 }  // namespace accelmm::mmu

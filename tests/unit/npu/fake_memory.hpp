@@ -124,7 +124,7 @@ class HandTables {
 
 /// Submits a command and waits for its end.
 inline sim::NpuJobResult run(sim::NpuModel& model, std::uint32_t asid,
-                             std::variant<sim::NpuCopy, sim::NpuConvolve> work) {
+                             decltype(sim::NpuCommand::work) work) {
   std::promise<sim::NpuJobResult> result;
   model.submit(
       {asid, std::move(work), [&result](const sim::NpuJobResult& r) { result.set_value(r); }});
