@@ -19,9 +19,8 @@ Result<TablePool> TablePool::create(const TableRange& range) {
   if (!whole_table.divides(range.begin) || !whole_table.divides(range.size) ||
       range.size == ByteCount(0))
     return fail(Errc::invalid_argument, "range of tables is not whole tables");
-  if (range.cpu_view == nullptr ||
-      !whole_table.divides(std::bit_cast<std::uintptr_t>(range.cpu_view)))
-    return fail(Errc::invalid_argument, "view of tables is missing or not aligned to a table");
+  if (range.cpu_view == nullptr || std::bit_cast<std::uintptr_t>(range.cpu_view) % 64 != 0)
+    return fail(Errc::invalid_argument, "view of tables is missing or not aligned to 64 bytes");
   if (auto whole = make_range(range.begin, range.size); !whole) return fail(whole.error());
   const std::uint64_t count = range.size.value() / range.table_bytes;
   if (count >= TableList::none) return fail(Errc::overflow, "too many tables in one pool");

@@ -31,8 +31,11 @@ struct FormatDefaults {
   /// Whether a device may see two sizes at one address when a leaf is replaced by smaller ones or
   /// the reverse, so that the old entry must be cleared and invalidated first.
   static constexpr bool breaks_before_make = false;
-  /// Whether a device marks a leaf that it wrote through: dirty() and clean() exist then.
+  /// Whether a device marks a leaf that it wrote through. Then there are dirty(e), which tells, and
+  /// clean(e) and soil(e), which give the same leaf without and with the mark.
   static constexpr bool has_dirty = false;
+  /// What the address of a table must be aligned to besides its size, because a link has flags there.
+  static constexpr std::uint64_t table_alignment = 4096;
   /// Adding step() moves an entry's address on only below 2^step_bits: an encoding in two parts.
   static constexpr unsigned step_bits = 64;
 

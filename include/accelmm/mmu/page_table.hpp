@@ -17,7 +17,6 @@
 #include <accelmm/units.hpp>
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -101,18 +100,18 @@ class PageTable {
   [[nodiscard]] static Result<PageTable> create(Memory& memory);
 
   PageTable(PageTable&& other) noexcept
-      : memory_(other.memory_),
-        root_(std::exchange(other.root_, Table{})),
-        tables_(other.tables_.exchange(0, std::memory_order_relaxed)) {}
+      : memory_(other.memory_), root_(std::exchange(other.root_, Table{})) {}
   PageTable& operator=(PageTable&&) = delete;
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;
-  ~PageTable() { ACCELMM_CHECK(tables() == 0); }
+  ~PageTable() { ACCELMM_CHECK(root_.words == nullptr); }
 
   /// Where the device's root register points.
   [[nodiscard]] BusAddr root() const { return root_.address; }
-  /// Tables linked into the tree, root included.
-  [[nodiscard]] std::uint32_t tables() const { return tables_.load(std::memory_order_relaxed); }
+  /// Tables linked into the tree, root included. Counted by reading those that link others.
+  [[nodiscard]] std::uint32_t tables() const {
+    return detail::TreeReader<F, Memory>(*memory_).count_tables(root_);
+  }
 
   /// Maps the runs one after the other from `va` on, with the largest leaves that fit.
   /// Errors  invalid_argument: check_runs() refuses them, or there are no such attributes.
@@ -152,7 +151,7 @@ class PageTable {
                                                BreakNow break_now = {});
 
   /// Gives the leaves of the range other attributes. The caller invalidates the range. Dirty marks
-  /// are kept, except of leaves that cannot be written any more: those have none.
+  /// are kept.
   /// Errors  as unmap() and map(). What is mapped, and how, is unchanged in all cases.
   template <class BreakNow = NeverBreaks>
   [[nodiscard]] Result<void> protect(Range<DeviceAddr> range, Attributes attributes,
@@ -209,19 +208,42 @@ class PageTable {
   /// Checks the whole tree against the invariant and the format. Aborts if they do not hold.
   /// Cost  O(entries of all linked tables).
   void validate() const {
-    ACCELMM_CHECK((detail::TreeReader<F, Memory>(*memory_).validate(root_)) == tables());
+    detail::TreeReader<F, Memory> reader(*memory_);
+    ACCELMM_CHECK(reader.validate(root_) == reader.count_tables(root_));
   }
 
  private:
-  PageTable(Memory& memory, Table root) : memory_(&memory), root_(root), tables_(1) {}
+  PageTable(Memory& memory, Table root) : memory_(&memory), root_(root) {}
 
   [[nodiscard]] static Result<void> check_range(Range<DeviceAddr> range);
   enum class Fast : std::uint8_t { done, in_use, no };
-  [[nodiscard]] Fast map_in_one_table(Range<DeviceAddr> range, RunCursor<F> cursor, Word bits);
+  struct Place {
+    Table table;
+    unsigned hop;
+  };
+  [[nodiscard]] static bool is_within_one_table(Range<DeviceAddr> range);
+  template <unsigned hop>
+  [[nodiscard]] Place go_down(Table table, std::uint64_t va) const;
+  [[nodiscard]] Fast map_in_one_table(Range<DeviceAddr> range, std::span<const Run> runs,
+                                      Word bits);
+  [[nodiscard]] Fast map_in_one_stretch(Range<DeviceAddr> range, const Run& run, Word bits);
+  [[nodiscard]] Fast map_in_new_table(Table parent, std::uint64_t va, std::span<const Run> runs,
+                                      Word bits);
+  std::uint32_t put_runs(Table table, std::uint64_t va, std::span<const Run> runs, Word bits,
+                         Reach reach);
+  [[nodiscard]] bool unmap_in_one_table(Range<DeviceAddr> range, TableList& gone,
+                                        unsigned& first_hop);
+  [[nodiscard]] unsigned unlink_dead(Table dead, std::uint64_t va, Contents contents,
+                                     TableList& gone);
+  [[nodiscard]] Table table_at(std::uint64_t va, unsigned hop) const;
   void write(Range<DeviceAddr> range, std::span<const Run> runs, Word bits, TableList& tables);
+  struct Settled {
+    Range<DeviceAddr> range;
+    detail::Coverage coverage;
+  };
   template <class BreakNow>
-  [[nodiscard]] Result<Range<DeviceAddr>> settle_edges(Range<DeviceAddr> range, RangeRule rule,
-                                                       BreakNow& break_now);
+  [[nodiscard]] Result<Settled> settle_edges(Range<DeviceAddr> range, RangeRule rule,
+                                             BreakNow& break_now);
   template <class BreakNow>
   [[nodiscard]] Result<void> split_at_ends(Range<DeviceAddr> range, BreakNow& break_now);
   template <class BreakNow>
@@ -231,9 +253,9 @@ class PageTable {
 
   Memory* memory_;
   Table root_;
-  std::atomic<std::uint32_t> tables_;
 };
 
 }  // namespace accelmm::mmu
 
 #include <accelmm/mmu/page_table_impl.hpp>
+#include <accelmm/mmu/page_table_range_impl.hpp>

@@ -165,11 +165,9 @@ class LeafChanger {
  public:
   explicit LeafChanger(Memory& memory) : memory_(memory) {}
 
-  /// Gives the leaves of the range the bits of other attributes; what is dirty stays dirty, if it may
-  /// be written still.
-  void protect(Table root, std::uint64_t va, std::uint64_t end, Attributes attributes, Word bits) {
+  /// Gives the leaves of the range the bits of other attributes; what is dirty stays dirty.
+  void protect(Table root, std::uint64_t va, std::uint64_t end, Word bits) {
     auto change = [&](Table table, unsigned hop, std::uint32_t index, Word old) {
-      [[maybe_unused]] const bool writable = allows(attributes.access, Access::write);
       const unsigned lg2 = F::leaf_lg2(hop, old);
       const std::uint64_t within = (std::uint64_t{1} << lg2) - 1;
       const std::uint32_t item =
@@ -179,7 +177,7 @@ class LeafChanger {
       if (!F::repeats_group) word += item * static_cast<Word>(F::step(G::span(hop)));
       for (;;) {
         Word wanted = word;
-        if constexpr (F::has_dirty) wanted = F::dirty(old) && writable ? F::soil(word) : word;
+        if constexpr (F::has_dirty) wanted = F::dirty(old) ? F::soil(word) : word;
         if (wanted == old || memory_.replace(table, index, old, wanted)) return;
         old = memory_.template load<Word>(table, index);  // the device marked it meanwhile
       }

@@ -23,13 +23,22 @@ enum class Coverage : std::uint8_t {
   cut,    ///< one of its ends lies inside a leaf
 };
 
+/// From so many words on, a table of the hop that dies is left stale: clearing it would cost more
+/// than it saves. Few words are cleared: then the whole table is known to be zero.
+template <PteFormat F>
+[[nodiscard]] constexpr std::uint32_t stale_from(unsigned hop) {
+  return Geometry<F>::entries(hop) / 4;
+}
+
 template <PteFormat F, TableMemory Memory>
 class LeafRemover {
   using G = Geometry<F>;
   using Word = typename F::Word;
 
  public:
-  LeafRemover(Memory& memory, TableList& gone) : memory_(memory), gone_(gone) {}
+  /// `coverage` is what the range to be removed is known to be: of a whole one nothing is looked for.
+  LeafRemover(Memory& memory, TableList& gone, Coverage coverage = Coverage::hole)
+      : memory_(memory), gone_(gone), coverage_(coverage) {}
 
   /// `cut` and `hole` both apply: cut is said.
   [[nodiscard]] Coverage look(Table root, std::uint64_t va, std::uint64_t end) {
@@ -151,11 +160,13 @@ class LeafRemover {
     const std::uint32_t count =
         static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) - (va >> F::shift(hop))) + 1;
     std::uint32_t live = count;
-    if (memory_.template any_empty<Word>(table, first, count))
+    // Of a dual entry, each table maps only a part.
+    constexpr bool is_alone = hop == 0 || !G::is_dual(F::parent(hop));
+    if ((coverage_ != Coverage::whole || !is_alone) &&
+        memory_.template any_empty<Word>(table, first, count))
       live = count_live(table, first, count);
     if (live == 0) return {Alive::yes, Contents::zero};
-    // Few words are cheaper cleared: then the whole table is known to be zero.
-    if (live >= G::entries(hop) / 4 && memory_.retire(table, live))
+    if (live >= stale_from<F>(hop) && memory_.retire(table, live))
       return {Alive::no, Contents::stale};
     note_cleared(hop);
     memory_.template clear<Word>(table, first, count, Reach::live);
@@ -251,6 +262,7 @@ class LeafRemover {
 
   Memory& memory_;
   TableList& gone_;
+  Coverage coverage_;
   unsigned first_hop_ = F::hops;
 };
 

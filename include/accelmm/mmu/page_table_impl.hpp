@@ -3,13 +3,13 @@
 
 #include <accelmm/mmu/page_table.hpp>
 
-// What page_table.hpp declares.
+// What page_table.hpp declares: making a tree, mapping, reading.
 
 namespace accelmm::mmu {
 
 template <PteFormat F, TableMemory Memory>
 Result<PageTable<F, Memory>> PageTable<F, Memory>::create(Memory& memory) {
-  if (memory.table_bytes() < G::largest_table())
+  if (memory.table_bytes() < std::max(G::largest_table(), F::table_alignment))
     return fail(Errc::invalid_argument, "tables of this memory are too small for the format");
   constexpr std::uint64_t last_address = ~std::uint64_t{0} >> (64 - F::bus_bits);
   if (memory.end().value() - 1 > last_address)
@@ -31,8 +31,7 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
   if (!range) return fail(range.error());
   const auto bits = F::leaf_bits(attributes);
   if (!bits) return fail(bits.error());
-  const RunCursor<F> cursor(va, runs);
-  switch (map_in_one_table(*range, cursor, *bits)) {
+  switch (map_in_one_table(*range, runs, *bits)) {
     case Fast::done:
       return {};
     case Fast::in_use:
@@ -40,7 +39,13 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
     case Fast::no:
       break;
   }
-  detail::MissingTables<F, Memory> look(*memory_, cursor);
+  if (runs.size() == 1) {
+    const Fast mapped = map_in_one_stretch(*range, runs.front(), *bits);
+    if (mapped == Fast::done) return {};
+    if (mapped == Fast::in_use)
+      return fail(Errc::address_in_use, "device addresses are mapped already");
+  }
+  detail::MissingTables<F, Memory> look(*memory_, RunCursor<F>(va, runs));
   if (const auto counted = look.count(root_); !counted) return counted;
   auto tables = memory_->take(look.missing() + look.shared());
   if (!tables) return fail(tables.error());
@@ -49,47 +54,146 @@ Result<void> PageTable<F, Memory>::map(DeviceAddr va, std::span<const Run> runs,
   return {};
 }
 
-// A range that needs one table of the last hop, which is there: one way down, and no memory.
+// A range within one table of the last hop: one way down, and at most one new table.
 template <PteFormat F, TableMemory Memory>
-auto PageTable<F, Memory>::map_in_one_table(Range<DeviceAddr> range, RunCursor<F> cursor, Word bits)
+[[gnu::flatten]] auto PageTable<F, Memory>::map_in_one_table(Range<DeviceAddr> range,
+                                                             std::span<const Run> runs, Word bits)
     -> Fast {
   constexpr unsigned last = G::last_hop;
-  if constexpr (last == 0 || G::is_dual(F::parent(last))) {
-    return Fast::no;
-  } else {
-    constexpr unsigned table_lg2 = F::shift(last - 1);
-    const std::uint64_t va = range.begin.value();
-    if ((va >> table_lg2) != ((range.end.value() - 1) >> table_lg2) ||
-        range.size().value() >> table_lg2 != 0)
-      return Fast::no;
-    Table table = root_;
-    for (unsigned hop = 0; hop < last; ++hop) {
-      const Word word = memory_->template load<Word>(table, G::index(hop, va));
-      const EntryKind kind = F::classify(hop, word);
-      if (kind != EntryKind::table) return kind == EntryKind::empty ? Fast::no : Fast::in_use;
-      table = memory_->at(F::link_address(hop, word));
-    }
-    const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
-    if (!memory_->template all_empty<Word>(table, G::index(last, va), count)) return Fast::in_use;
-    if (!memory_->join(table, count)) return Fast::no;
-    while (!cursor.done()) {
-      const Stretch leaves = cursor.stretch(last, cursor.largest_leaf());
-      detail::put_leaves<F>(*memory_, table, last, leaves, bits, Reach::live);
-      cursor.advance(leaves.bytes);
-    }
+  const std::uint64_t va = range.begin.value();
+  if (!is_within_one_table(range)) return Fast::no;
+  const Place place = go_down<0>(root_, va);
+  const auto count = static_cast<std::uint32_t>(range.size().value() >> F::shift(last));
+  if (place.hop == last) {
+    if (!memory_->template all_empty<Word>(place.table, G::index(last, va), count))
+      return Fast::in_use;
+    if (!memory_->join(place.table, count)) return Fast::no;
+    put_runs(place.table, va, runs, bits, Reach::live);
     memory_->sync();
     return Fast::done;
   }
+  return place.hop + 1 == last ? map_in_new_table(place.table, va, runs, bits) : Fast::no;
+}
+
+// Leaves of one size in one table that is there, at whatever hop.
+template <PteFormat F, TableMemory Memory>
+auto PageTable<F, Memory>::map_in_one_stretch(Range<DeviceAddr> range, const Run& run, Word bits)
+    -> Fast {
+  const RunCursor<F> cursor(range.begin, std::span(&run, 1));
+  const unsigned lg2 = cursor.largest_leaf();
+  const std::uint64_t va = range.begin.value();
+  Table table = root_;
+  unsigned hop = 0;
+  for (; !G::is_leaf_here(hop, lg2); ++hop) {
+    if (!G::has_child(hop) || G::is_dual(hop)) return Fast::no;
+    const Word word = memory_->template load<Word>(table, G::index(hop, va));
+    if (F::classify(hop, word) != EntryKind::table) return Fast::no;
+    table = memory_->at(F::link_address(hop, word));
+  }
+  const Stretch leaves = cursor.stretch(hop, lg2);
+  if (leaves.bytes != range.size().value() || G::is_dual(hop)) return Fast::no;
+  const auto count = static_cast<std::uint32_t>(leaves.bytes >> F::shift(hop));
+  if (!memory_->template all_empty<Word>(table, G::index(hop, va), count)) return Fast::in_use;
+  if (!memory_->join(table, count)) return Fast::no;
+  detail::put_leaves<F>(*memory_, table, hop, leaves, bits, Reach::live);
+  memory_->sync();
+  return Fast::done;
+}
+
+template <PteFormat F, TableMemory Memory>
+[[gnu::flatten, gnu::noinline]] auto PageTable<F, Memory>::map_in_new_table(
+    Table parent, std::uint64_t va, std::span<const Run> runs, Word bits) -> Fast {
+  constexpr unsigned last = G::last_hop;
+  const std::uint32_t at = G::index(last - 1, va);
+  const std::uint32_t first = G::index(last, va);
+  if (memory_->template load<Word>(parent, at) != 0) return Fast::no;
+  auto taken = memory_->take(1);
+  if (!taken) return Fast::no;
+  if (!memory_->join(parent, 1)) {
+    memory_->give_back(std::move(*taken));
+    return Fast::no;
+  }
+  const Table fresh = memory_->pop(*taken);
+  const std::uint32_t count = put_runs(fresh, va, runs, bits, Reach::hidden);
+  if (fresh.contents == Contents::stale) {
+    memory_->template clear<Word>(fresh, 0, first, Reach::hidden);
+    memory_->template clear<Word>(fresh, first + count, G::entries(last) - first - count,
+                                  Reach::hidden);
+  }
+  memory_->begin_count(fresh, count);
+  while (!memory_->link(parent, at, F::make_link(last - 1, fresh.address))) {
+    // Somebody else linked a table here: ours go into theirs, unless it dies just now.
+    const Word word = memory_->template load<Word>(parent, at);
+    const Table theirs = word == 0 ? fresh : memory_->at(F::link_address(last - 1, word));
+    if (word == 0 || !memory_->join(theirs, count)) {
+      detail::wait_a_moment();
+      continue;
+    }
+    put_runs(theirs, va, runs, bits, Reach::live);
+    memory_->sync();
+    const bool died = memory_->leave(parent, 1);
+    ACCELMM_CHECK(!died);
+    memory_->push(*taken, fresh, Contents::stale);
+    memory_->give_back(std::move(*taken));
+    return Fast::done;
+  }
+  memory_->sync();
+  return Fast::done;
+}
+
+template <PteFormat F, TableMemory Memory>
+bool PageTable<F, Memory>::is_within_one_table(Range<DeviceAddr> range) {
+  constexpr unsigned last = G::last_hop;
+  if (last == 0 || G::is_dual(F::parent(last))) return false;
+  constexpr unsigned table_lg2 = F::shift(last) + F::index_bits(last);
+  return range.begin.value() >> table_lg2 == (range.end.value() - 1) >> table_lg2 &&
+         range.size().value() >> table_lg2 == 0;
+}
+
+// The last table on the way to va.
+template <PteFormat F, TableMemory Memory>
+template <unsigned hop>
+[[gnu::always_inline]] inline auto PageTable<F, Memory>::go_down(Table table,
+                                                                 std::uint64_t va) const -> Place {
+  if constexpr (G::has_child(hop) && !G::is_dual(hop)) {
+    const Word word = memory_->template load<Word>(table, G::index(hop, va));
+    if (F::classify(hop, word) == EntryKind::table)
+      return go_down<hop + 1>(memory_->at(F::link_address(hop, word)), va);
+  }
+  return {table, hop};
+}
+
+// Stores the leaves of runs that lie in one table of the last hop. Returns how many words.
+template <PteFormat F, TableMemory Memory>
+std::uint32_t PageTable<F, Memory>::put_runs(Table table, std::uint64_t va,
+                                             std::span<const Run> runs, Word bits, Reach reach) {
+  constexpr unsigned last = G::last_hop;
+  const std::uint32_t first = G::index(last, va);
+  std::uint32_t index = first;
+  if constexpr (F::leaf_sizes(last) == G::span(last) && F::step_bits == 64) {
+    for (const Run& run : runs) {  // one size: nothing to choose, nothing to merge
+      const auto count = static_cast<std::uint32_t>(run.length.value() >> F::shift(last));
+      memory_->fill(table, index, count, F::make_leaf(last, F::shift(last), run.address, bits),
+                    static_cast<Word>(F::step(G::span(last))), reach);
+      index += count;
+    }
+  } else {
+    RunCursor<F> cursor(DeviceAddr(va), runs);
+    while (!cursor.done()) {
+      const Stretch leaves = cursor.stretch(last, cursor.largest_leaf());
+      index += detail::put_leaves<F>(*memory_, table, last, leaves, bits, reach);
+      cursor.advance(leaves.bytes);
+    }
+  }
+  return index - first;
 }
 
 template <PteFormat F, TableMemory Memory>
 void PageTable<F, Memory>::write(Range<DeviceAddr> range, std::span<const Run> runs, Word bits,
                                  TableList& tables) {
-  const std::uint32_t before = tables.count;
   detail::LeafWriter<F, Memory>(*memory_, RunCursor<F>(range.begin, runs), bits, tables)
       .write(root_, range.end.value());
   memory_->sync();
-  tables_.fetch_add(before - tables.count, std::memory_order_relaxed);
 }
 
 template <PteFormat F, TableMemory Memory>
@@ -134,156 +238,6 @@ void PageTable<F, Memory>::commit(Prepared<F, Memory>&& prepared, std::span<cons
   const auto range = check_runs<F>(prepared.range_.begin, runs);
   ACCELMM_CHECK(range && *range == prepared.range_);
   write(*range, runs, prepared.bits_, prepared.tables_);
-}
-
-template <PteFormat F, TableMemory Memory>
-Result<void> PageTable<F, Memory>::check_range(Range<DeviceAddr> range) {
-  const std::uint64_t begin = range.begin.value();
-  const std::uint64_t end = range.end.value();
-  if (begin >= end || end > G::va_end || ((begin | end) & (G::page_size - 1)) != 0)
-    return fail(Errc::invalid_argument, "not a range of pages of the device addresses");
-  return {};
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<Detached<Memory>> PageTable<F, Memory>::unmap(Range<DeviceAddr> range, RangeRule rule,
-                                                     BreakNow break_now) {
-  const auto settled = settle_edges(range, rule, break_now);
-  if (!settled) return fail(settled.error());
-  TableList gone;
-  detail::LeafRemover<F, Memory> remover(*memory_, gone);
-  remover.remove(root_, settled->begin.value(), settled->end.value());
-  memory_->sync();
-  if (gone.count != 0) tables_.fetch_sub(gone.count, std::memory_order_relaxed);
-  return Detached<Memory>(*memory_, *settled, std::move(gone), remover.first_hop());
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<void> PageTable<F, Memory>::protect(Range<DeviceAddr> range, Attributes attributes,
-                                           RangeRule rule, BreakNow break_now) {
-  const auto bits = F::leaf_bits(attributes);
-  if (!bits) return fail(bits.error());
-  const auto settled = settle_edges(range, rule, break_now);
-  if (!settled) return fail(settled.error());
-  detail::LeafChanger<F, Memory>(*memory_).protect(root_, settled->begin.value(),
-                                                   settled->end.value(), attributes, *bits);
-  memory_->sync();
-  return {};
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, BreakNow break_now) {
-  if (const auto checked = check_range(range); !checked) return checked;
-  return split_at_ends(range, break_now);
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<void> PageTable<F, Memory>::split(Range<DeviceAddr> range, TableList& tables,
-                                         BreakNow break_now) {
-  if (const auto checked = check_range(range); !checked) return checked;
-  if (F::breaks_before_make && std::is_same_v<BreakNow, NeverBreaks>)
-    return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
-  return split_with(range, tables, break_now);
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<Detached<Memory>> PageTable<F, Memory>::merge(Range<DeviceAddr> range, BreakNow break_now) {
-  static_assert(!F::breaks_before_make || !std::is_same_v<BreakNow, NeverBreaks>,
-                "this format needs a device to forget an entry before its size changes");
-  if (const auto checked = check_range(range); !checked) return fail(checked.error());
-  TableList gone;
-  detail::LeafMerger<F, Memory, BreakNow>(*memory_, gone, break_now)
-      .merge(root_, range.begin.value(), range.end.value());
-  memory_->sync();
-  tables_.fetch_sub(gone.count, std::memory_order_relaxed);
-  return Detached<Memory>(*memory_, range, std::move(gone), 0);
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class Visit>
-  requires(F::has_dirty)
-Result<void> PageTable<F, Memory>::read_and_clear_dirty(Range<DeviceAddr> range, Visit&& f) {
-  NeverBreaks nothing;
-  const auto settled = settle_edges(range, {Edges::refuse, Gaps::skip}, nothing);
-  if (!settled) return fail(settled.error());
-  detail::LeafChanger<F, Memory>(*memory_).clean(root_, range.begin.value(), range.end.value(), f);
-  memory_->sync();
-  return {};
-}
-
-// The range as it is to be worked on: no leaf crosses its ends afterwards.
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<Range<DeviceAddr>> PageTable<F, Memory>::settle_edges(Range<DeviceAddr> range,
-                                                             RangeRule rule, BreakNow& break_now) {
-  if (const auto checked = check_range(range); !checked) return fail(checked.error());
-  TableList none;
-  const auto coverage = detail::LeafRemover<F, Memory>(*memory_, none)
-                            .look(root_, range.begin.value(), range.end.value());
-  if (coverage == detail::Coverage::whole) return range;
-  Range<DeviceAddr> settled = range;
-  if (coverage == detail::Coverage::cut) {
-    if (rule.edges == Edges::refuse)
-      return fail(Errc::invalid_argument, "range ends inside a leaf");
-    settled = grown_to_leaves(range);
-  }
-  if (rule.gaps == Gaps::refuse &&
-      detail::LeafRemover<F, Memory>(*memory_, none)
-              .look(root_, settled.begin.value(), settled.end.value()) == detail::Coverage::hole)
-    return fail(Errc::invalid_argument, "range is not mapped everywhere");
-  if (coverage == detail::Coverage::hole || rule.edges == Edges::whole) return settled;
-  if (const auto cut = split_at_ends(range, break_now); !cut) return fail(cut.error());
-  return range;
-}
-
-template <PteFormat F, TableMemory Memory>
-Range<DeviceAddr> PageTable<F, Memory>::grown_to_leaves(Range<DeviceAddr> range) const {
-  detail::TreeReader<F, Memory> reader(*memory_);
-  const auto first = reader.find(root_, range.begin.value());
-  const auto last = reader.find(root_, range.end.value() - 1);
-  return {first ? std::min(first->va, range.begin) : range.begin,
-          last ? std::max(last->va + last->size, range.end) : range.end};
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<void> PageTable<F, Memory>::split_at_ends(Range<DeviceAddr> range, BreakNow& break_now) {
-  if (F::breaks_before_make && std::is_same_v<BreakNow, NeverBreaks>)
-    return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
-  auto fresh = memory_->take(2 * (F::hops - 1));
-  if (!fresh) return fail(fresh.error());
-  const auto done = split_with(range, *fresh, break_now);
-  memory_->give_back(std::move(*fresh));
-  return done;
-}
-
-template <PteFormat F, TableMemory Memory>
-template <class BreakNow>
-Result<void> PageTable<F, Memory>::split_with(Range<DeviceAddr> range, TableList& tables,
-                                              BreakNow& break_now) {
-  const std::uint32_t before = tables.count;
-  detail::LeafSplitter<F, Memory, BreakNow> splitter(*memory_, tables, break_now);
-  auto done = splitter.split(root_, range.begin.value());
-  if (done && range.end.value() < G::va_end) done = splitter.split(root_, range.end.value());
-  memory_->sync();
-  tables_.fetch_add(before - tables.count, std::memory_order_relaxed);
-  return done;
-}
-
-template <PteFormat F, TableMemory Memory>
-Detached<Memory> PageTable<F, Memory>::detach_all() {
-  TableList gone;
-  detail::LeafRemover<F, Memory>(*memory_, gone).remove_all(root_);
-  memory_->sync();
-  ACCELMM_CHECK(gone.count == tables());
-  tables_.store(0, std::memory_order_relaxed);
-  root_ = Table{};
-  return Detached<Memory>(*memory_, {DeviceAddr(0), DeviceAddr(G::va_end)}, std::move(gone), 0);
 }
 
 template <PteFormat F, TableMemory Memory>

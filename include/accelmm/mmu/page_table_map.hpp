@@ -139,6 +139,14 @@ class MissingTables {
       cursor_.skip_to(end);
     } else {
       while (!cursor_.done() && cursor_.va() < end) {
+        if constexpr (G::has_child(hop) && !G::is_dual(hop) && !G::has_child(hop + 1)) {
+          if (!cursor_.is_congruent(hop) && cursor_.reaches(end)) {  // small leaves, all the way
+            missing_ += static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) -
+                                                   (cursor_.va() >> F::shift(hop))) +
+                        1;
+            return cursor_.skip_to(end);
+          }
+        }
         const unsigned lg2 = cursor_.largest_leaf();
         if (G::is_leaf_here(hop, lg2)) {
           cursor_.advance(cursor_.stretch(hop, lg2).bytes);

@@ -38,6 +38,8 @@ class TreeReader {
     if (va < end) visit_in<0>(root, va, end, f);
   }
 
+  [[nodiscard]] std::uint32_t count_tables(Table root) { return count_in<0>(root); }
+
   /// Returns the tables from `root` on. Aborts at the first thing that is wrong.
   [[nodiscard]] std::uint32_t validate(Table root) { return validate_in<0>(root); }
 
@@ -125,16 +127,32 @@ class TreeReader {
   }
 
   template <unsigned hop>
+  [[nodiscard]] std::uint32_t count_in(Table table) {
+    std::uint32_t tables = 1;
+    if constexpr (G::has_child(hop)) {
+      for (std::uint32_t i = 0; i < G::table_words(hop); ++i) {
+        const Word word = memory_.template load<Word>(table, i);
+        if (F::classify(hop, word) != EntryKind::table) continue;
+        const Table below = memory_.at(F::link_address(hop, word));
+        if constexpr (!G::is_dual(hop))
+          tables += count_in<hop + 1>(below);
+        else
+          tables +=
+              i % 2 == F::link_word(hop + 1) ? count_in<hop + 1>(below) : count_in<hop + 2>(below);
+      }
+    }
+    return tables;
+  }
+
+  template <unsigned hop>
   [[nodiscard]] std::uint32_t validate_in(Table table) {
     std::uint32_t tables = 1;
     std::uint32_t live = hop == 0 ? 1 : 0;  // a root is held by its tree
-    const auto room = static_cast<std::uint32_t>(memory_.table_bytes() / sizeof(Word));
-    for (std::uint32_t i = 0; i < room; ++i) {
+    for (std::uint32_t i = 0; i < G::table_words(hop); ++i) {
       const Word word = memory_.template load<Word>(table, i);
       if (word == 0) continue;
       ++live;
       const EntryKind kind = F::classify(hop, word);
-      ACCELMM_CHECK(i < G::table_words(hop));
       ACCELMM_CHECK(kind == EntryKind::table || kind == EntryKind::leaf);
       if (kind == EntryKind::leaf) {
         validate_leaf<hop>(table, i, word);
@@ -145,6 +163,12 @@ class TreeReader {
       } else if constexpr (G::has_child(hop)) {
         tables += validate_in<hop + 1>(memory_.at(F::link_address(hop, word)));
       }
+    }
+    if constexpr (hop ==
+                  0) {  // what a smaller table leaves of its place may be stale; not of a root
+      const auto room = static_cast<std::uint32_t>(memory_.table_bytes() / sizeof(Word));
+      const std::uint32_t used = G::table_words(0);
+      ACCELMM_CHECK(memory_.template all_empty<Word>(table, used, room - used));
     }
     ACCELMM_CHECK(live == memory_.live(table));
     ACCELMM_CHECK(live > 0);

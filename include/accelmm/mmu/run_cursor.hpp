@@ -44,6 +44,13 @@ class RunCursor {
   [[nodiscard]] bool done() const { return left_ == 0; }
   [[nodiscard]] std::uint64_t va() const { return va_; }
 
+  /// Whether leaves of one entry of the hop can fit anywhere in this run. Pre: not done.
+  [[nodiscard]] bool is_congruent(unsigned hop) const {
+    return ((va_ ^ bus_) & (G::span(hop) - 1)) == 0;
+  }
+  /// Whether this run goes on up to `va`, or beyond.
+  [[nodiscard]] bool reaches(std::uint64_t va) const { return left_ >= va - va_; }
+
   /// The largest leaf here, as a power of two. Pre: not done.
   [[nodiscard]] unsigned largest_leaf() const {
     const std::uint64_t place = va_ | bus_ | (std::uint64_t{1} << 63);

@@ -42,8 +42,8 @@ class TablePool {
  public:
   /// Pre     the memory is all zero (fresh memory of a memfd is) and nobody else writes it; what
   ///         the sink leads to likewise.
-  /// Errors  invalid_argument: table_bytes is no power of two of at least 64, begin or cpu_view is
-  ///         not aligned to it, the size is zero or not whole tables, or there is no view.
+  /// Errors  invalid_argument: table_bytes is no power of two of at least 64, begin is not aligned
+  ///         to it or cpu_view not to 64, the size is zero or not whole tables, or there is no view.
   ///         overflow: the range ends beyond 64 bits, or holds 2^32 - 1 tables or more.
   ///         no_memory: no room for the metadata.
   [[nodiscard]] static Result<TablePool> create(const TableRange& range);
@@ -179,9 +179,9 @@ class TablePool {
 
 static_assert(TableMemory<TablePool>);
 
-inline Table TablePool::at(BusAddr address) {
+[[gnu::always_inline]] inline Table TablePool::at(BusAddr address) {
   const std::uint64_t offset = address.value() - range_.begin.value();
-  ACCELMM_CHECK((offset & (range_.table_bytes - 1)) == 0 && offset >> table_lg2_ < capacity_);
+  ACCELMM_CHECK((offset & (range_.table_bytes - 1)) == 0 && offset < range_.size.value());
   return {address, range_.cpu_view + offset, static_cast<std::uint32_t>(offset >> table_lg2_)};
 }
 

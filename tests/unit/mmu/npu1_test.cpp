@@ -13,23 +13,24 @@ namespace {
 
 TEST(Npu1, LeafCarriesAddressPermissionsLastAndPresent) {
   const BusAddr page(0x12'3456'7000);
-  EXPECT_EQ(Npu1::make_leaf(4, page, *Npu1::leaf_bits(Access::read)), 0x12'3456'7809u);
-  EXPECT_EQ(Npu1::make_leaf(4, page, *Npu1::leaf_bits(Access::write)), 0x12'3456'7811u);
-  EXPECT_EQ(Npu1::make_leaf(4, page, *Npu1::leaf_bits(Access::read_write)), 0x12'3456'7819u);
-  EXPECT_EQ(Npu1::make_leaf(3, BusAddr(0x4060'0000), *Npu1::leaf_bits(Access::read)), 0x4060'0809u);
+  EXPECT_EQ(Npu1::make_leaf(4, 12, page, *Npu1::leaf_bits(Access::read)), 0x12'3456'7809u);
+  EXPECT_EQ(Npu1::make_leaf(4, 12, page, *Npu1::leaf_bits(Access::write)), 0x12'3456'7811u);
+  EXPECT_EQ(Npu1::make_leaf(4, 12, page, *Npu1::leaf_bits(Access::read_write)), 0x12'3456'7819u);
+  EXPECT_EQ(Npu1::make_leaf(3, 21, BusAddr(0x4060'0000), *Npu1::leaf_bits(Access::read)),
+            0x4060'0809u);
 }
 
 TEST(Npu1, LinkCarriesOnlyAddressAndPresent) {
-  EXPECT_EQ(Npu1::make_link(BusAddr(0xFFFF'FFFF'FFFF'F000)), 0xFFFF'FFFF'FFFF'F001u);
-  EXPECT_EQ(Npu1::link_address(0xFFFF'FFFF'FFFF'F001), BusAddr(0xFFFF'FFFF'FFFF'F000));
+  EXPECT_EQ(Npu1::make_link(0, BusAddr(0xFFFF'FFFF'FFFF'F000)), 0xFFFF'FFFF'FFFF'F001u);
+  EXPECT_EQ(Npu1::link_address(0, 0xFFFF'FFFF'FFFF'F001), BusAddr(0xFFFF'FFFF'FFFF'F000));
 }
 
 TEST(Npu1, LeafReadsBackAsItWasMade) {
   for (const Access access : {Access::read, Access::write, Access::read_write}) {
-    const std::uint64_t leaf = Npu1::make_leaf(3, BusAddr(0x60'0000), *Npu1::leaf_bits(access));
+    const std::uint64_t leaf = Npu1::make_leaf(3, 21, BusAddr(0x60'0000), *Npu1::leaf_bits(access));
     EXPECT_EQ(Npu1::classify(3, leaf), EntryKind::leaf);
     EXPECT_EQ(Npu1::leaf_address(3, leaf), BusAddr(0x60'0000));
-    EXPECT_EQ(Npu1::access(leaf), access);
+    EXPECT_EQ(Npu1::attributes(3, leaf), Attributes(access));
   }
 }
 
@@ -37,6 +38,7 @@ TEST(Npu1, RefusesAnAccessThatIsNone) {
   EXPECT_EQ(Npu1::leaf_bits(Access{0}).error().code, Errc::invalid_argument);
   EXPECT_EQ(Npu1::leaf_bits(Access{4}).error().code, Errc::invalid_argument);
   EXPECT_EQ(Npu1::leaf_bits(Access{7}).error().code, Errc::invalid_argument);
+  EXPECT_EQ(Npu1::leaf_bits({Access::read, MemoryType::device}).error().code, Errc::not_supported);
 }
 
 TEST(Npu1, OnlyTheLastTwoHopsHoldLeaves) {

@@ -172,9 +172,9 @@ TEST(TablePoolDeathTest, AbortsOnALinkThatNamesNoTableOfThePool) {
   const auto taken = take_all(tables.pool(), 1);
   EXPECT_EQ(tables.pool().at(taken[0].address).slot, taken[0].slot);
   const BusAddr begin(Tables::bus_begin);
-  EXPECT_DEATH((void)tables.pool().at(begin - ByteCount(4096)), "check failed: .*capacity_");
+  EXPECT_DEATH((void)tables.pool().at(begin - ByteCount(4096)), "check failed: .*offset");
   EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(8)), "check failed: .*offset");
-  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(2 * 4096)), "check failed: .*capacity_");
+  EXPECT_DEATH((void)tables.pool().at(begin + ByteCount(2 * 4096)), "check failed: .*offset");
   return_all(tables.pool(), taken);
 }
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two threads map and unmap 64 MiB of pages each, in one tree, beside two that store as many entries.
+// What one thread needs for its share is the time of a row; two rows beside each other say how either
+// scales on this machine at this moment.
+#include "mmu/tree.hpp"
+
+#include <atomic>
+#include <barrier>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+namespace accelmm::bench {
+namespace {
+
+constexpr std::uint64_t length = 32 * large;
+constexpr int rounds = 64;
+
+// Runs body(thread) so many times on so many threads at once. Returns the seconds that all took.
+template <class Body>
+double in_parallel(int threads, Body body) {
+  std::barrier start(threads + 1);
+  std::vector<std::thread> workers;
+  for (int i = 0; i < threads; ++i)
+    workers.emplace_back([&, i] {
+      start.arrive_and_wait();
+      for (int round = 0; round < rounds; ++round) body(i);
+    });
+  start.arrive_and_wait();
+  const auto begin = Clock::now();
+  for (std::thread& worker : workers) worker.join();
+  return seconds_since(begin);
+}
+
+void map_in_parallel(benchmark::State& state, int threads) {
+  Tree tree(200);
+  std::atomic<bool> ok{true};
+  for (auto _ : state) {
+    state.SetIterationTime(in_parallel(threads, [&](int thread) {
+      // The shares lie side by side: their tables above the last hop are the same.
+      const std::uint64_t va =
+          (std::uint64_t{1} << 40) + static_cast<std::uint64_t>(thread) * length;
+      if (!tree.map(va, (std::uint64_t{1} << 33) + page, length) || !tree.unmap(va, length))
+        ok = false;
+    }));
+  }
+  if (!ok) return state.SkipWithError("refused");
+  state.counters["items"] = rounds;
+}
+
+void store_in_parallel(benchmark::State& state, int threads) {
+  const Memory memory = zeroed(large);
+  for (auto _ : state) {
+    state.SetIterationTime(in_parallel(threads, [&](int thread) {
+      auto* const words = reinterpret_cast<std::uint64_t*>(memory.get()) + thread * 32 * 512;
+      store_entries(words, length / page, 0x1'0000'0819, page);
+      benchmark::ClobberMemory();
+    }));
+  }
+  state.counters["items"] = rounds;
+}
+
+BENCHMARK_CAPTURE(map_in_parallel, two, 2)->Name("mmu/map-parallel-2/ours")->UseManualTime();
+BENCHMARK_CAPTURE(map_in_parallel, one, 1)
+    ->Name("mmu/map-parallel-2/ours-one-thread")
+    ->UseManualTime();
+BENCHMARK_CAPTURE(store_in_parallel, two, 2)
+    ->Name("mmu/map-parallel-2/store-loop")
+    ->UseManualTime();
+BENCHMARK_CAPTURE(store_in_parallel, one, 1)
+    ->Name("mmu/map-parallel-2/store-loop-one-thread")
+    ->UseManualTime();
+
+}  // namespace
+}  // namespace accelmm::bench
