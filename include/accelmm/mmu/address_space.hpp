@@ -235,8 +235,9 @@ class AddressSpace {
   [[nodiscard]] Result<void> prepare_cuts(Range<DeviceAddr> range, TableList& cuts);
   void settle_cuts(Range<DeviceAddr> range, TableList& cuts);
   void cut_books(Range<DeviceAddr> range, PieceChain& nodes);
-  [[nodiscard]] Touched touched_by(const Piece& piece) const;
-  [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached);
+  [[nodiscard]] Touched touched_in(Range<DeviceAddr> range) const;
+  [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached,
+                                 Touched touched);
   void released(Piece* pieces, TableList tables, std::uint64_t ended_at);
 
   // Of all.

@@ -192,6 +192,7 @@ TEST_F(OutOfMemoryInChange, ReplaceFailsCleanly) {
                                     release(std::move(*space->unmap(range(4 * large, 8 * large))));
                                     EXPECT_TRUE(space->map(old, fixed(4 * large), {}).has_value());
                                   });
+  EXPECT_GT(refused, 0);
 }
 
 TEST_F(OutOfMemoryInChange, ReservingFailsCleanly) {
