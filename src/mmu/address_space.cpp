@@ -150,9 +150,10 @@ Result<Replaced> AddressSpace::write_over(Writing& writing, Placement placement)
     end(writing.operation);
     return fail(over.error());
   }
+  const Touched touched = touched_in(writing.range);
   books_->cut(writing.range.begin, writing.nodes);
   books_->cut(writing.range.end, writing.nodes);
-  Unmapped gone = collect(writing.range, std::move(*over));
+  Unmapped gone = collect(writing.range, std::move(*over), touched);
   enter(writing, std::move(reserve));
   settle_cuts(writing.range, cuts);
   gone.ended_at_ = end(writing.operation);

@@ -95,6 +95,11 @@ Result<void> AddressSpace::prefetch(Range<DeviceAddr> range) const {
   return {};
 }
 
+ByteCount AddressSpace::table_bytes() const {
+  const std::uint64_t tables = read(range_, [&] { return count_tables(); });
+  return ByteCount(tables * pool_->table_bytes());
+}
+
 std::size_t AddressSpace::mappings() const {
   const std::lock_guard lock(books_->mutex);
   return books_->mappings;

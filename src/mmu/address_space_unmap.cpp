@@ -61,7 +61,8 @@ Result<Unmapped> AddressSpace::unmap(DeviceAddr start) {
   auto detached = remove(operation.range);
   ACCELMM_CHECK(detached.has_value());  // the leaves of the tree are exactly the mappings
   lock.lock();
-  Unmapped gone = collect(operation.range, std::move(*detached));
+  const Touched touched = touched_in(operation.range);
+  Unmapped gone = collect(operation.range, std::move(*detached), touched);
   gone.ended_at_ = end(operation);
   return gone;
 }
@@ -88,8 +89,9 @@ Result<Unmapped> AddressSpace::unmap(Range<DeviceAddr> range) {
     end(operation);
     return fail(done.error());
   }
+  const Touched touched = touched_in(range);
   cut_books(range, *nodes);
-  Unmapped gone = collect(range, std::move(**detached));
+  Unmapped gone = collect(range, std::move(**detached), touched);
   settle_cuts(range, cuts);
   gone.ended_at_ = end(operation);
   return gone;
@@ -107,14 +109,12 @@ Result<Changed> AddressSpace::protect(Range<DeviceAddr> range, Attributes attrib
   Result<void> done = nodes ? cut(range, cuts) : fail(nodes.error());
   if (done) done = change(range, attributes);
   lock.lock();
-  Changed changed{range, {0, facts_.hops, Touched::Tables::kept}};
+  const Changed changed{range, touched_in(range)};
   if (done) {
     cut_books(range, *nodes);
     for (auto at = books_->from(range.begin);
-         at != books_->pieces.end() && at->range.begin < range.end; ++at) {
+         at != books_->pieces.end() && at->range.begin < range.end; ++at)
       at->attributes = attributes;
-      changed.touched.add(touched_by(*at));
-    }
   } else if (nodes) {
     books_->keep_spares(*nodes);
   }
@@ -180,22 +180,27 @@ void AddressSpace::cut_books(Range<DeviceAddr> range, PieceChain& nodes) {
   books_->keep_spares(nodes);
 }
 
-Touched AddressSpace::touched_by(const Piece& piece) const {
-  return {piece.leaf_sizes & facts_.leaf_sizes, facts_.first_hop(piece.leaf_sizes),
-          Touched::Tables::kept};
+// The leaves of a range. To be asked before it is cut: a device may know the large ones still.
+Touched AddressSpace::touched_in(Range<DeviceAddr> range) const {
+  Touched touched{0, facts_.hops, Touched::Tables::kept};
+  for (auto at = books_->from(range.begin);
+       at != books_->pieces.end() && at->range.begin < range.end; ++at)
+    touched.add({at->leaf_sizes & facts_.leaf_sizes, facts_.first_hop(at->leaf_sizes),
+                 Touched::Tables::kept});
+  return touched;
 }
 
 // Takes the pieces of a range out of the books. Pre: they are cut at its ends.
-Unmapped AddressSpace::collect(Range<DeviceAddr> range, Detached<TablePool> detached) {
-  Touched touched{0, std::min(detached.first_hop_, facts_.hops),
-                  detached.tables() > 0 ? Touched::Tables::freed : Touched::Tables::kept};
+Unmapped AddressSpace::collect(Range<DeviceAddr> range, Detached<TablePool> detached,
+                               Touched touched) {
+  touched.add({0, detached.first_hop_,
+               detached.tables() > 0 ? Touched::Tables::freed : Touched::Tables::kept});
   Unmapped gone(*this, range, Unmapped::Scope::pieces, touched, std::move(detached.tables_));
   ++books_->unreleased;
   for (auto at = books_->from(range.begin);
        at != books_->pieces.end() && at->range.begin < range.end;) {
     Piece& piece = *at++;
     ACCELMM_CHECK(range.contains(piece.range));
-    gone.touched_.add(touched_by(piece));
     books_->spare_tables -= piece.reserve.count;
     pool_->give_back(std::move(piece.reserve));
     books_->erase(piece);

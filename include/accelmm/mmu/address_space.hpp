@@ -151,16 +151,15 @@ class AddressSpace {
   [[nodiscard]] Result<void> prefetch(Range<DeviceAddr> range) const;
 
   /// Where the device's root register points for this space.
-  [[nodiscard]] BusAddr root() const { return tree().root; }
+  [[nodiscard]] BusAddr root() const { return root_address(); }
   /// From the first window's begin to the last one's end.
   [[nodiscard]] Range<DeviceAddr> range() const { return range_; }
   /// Stretches that were mapped, or left of a mapping, as a whole.
   [[nodiscard]] std::size_t mappings() const;
   [[nodiscard]] ByteCount mapped_bytes() const;
   /// Bytes of the tables that the tree links now, root included.
-  [[nodiscard]] ByteCount table_bytes() const {
-    return ByteCount(tree().tables * tree().table_bytes);
-  }
+  /// Cost  O(entries of the tables that link others).
+  [[nodiscard]] ByteCount table_bytes() const;
   /// Tables set aside so that leaves can be cut.
   [[nodiscard]] std::uint32_t spare_tables() const;
 
@@ -181,11 +180,6 @@ class AddressSpace {
     [[nodiscard]] std::uint32_t tables_for_cut(std::uint64_t sizes) const;
     /// The hop nearest the root that has leaves of `sizes`.
     [[nodiscard]] unsigned first_hop(std::uint64_t sizes) const;
-  };
-  struct Tree {
-    BusAddr root;
-    std::uint32_t tables;
-    std::uint64_t table_bytes;
   };
   using ForgetNow = std::function<void(Range<DeviceAddr>)>;
   struct DeleteBooks {
@@ -224,7 +218,8 @@ class AddressSpace {
   [[nodiscard]] virtual std::optional<Translation> look_up(DeviceAddr va) const = 0;
   [[nodiscard]] virtual Walk trace(DeviceAddr va) const = 0;
   virtual void visit(Range<DeviceAddr> range, const std::function<void(const Leaf&)>& f) const = 0;
-  [[nodiscard]] virtual Tree tree() const = 0;
+  [[nodiscard]] virtual BusAddr root_address() const = 0;
+  [[nodiscard]] virtual std::uint32_t count_tables() const = 0;
   /// Validates the tree. Returns the bytes that its leaves map.
   [[nodiscard]] virtual ByteCount check_tree() const = 0;
 
@@ -253,8 +248,9 @@ class AddressSpace {
   [[nodiscard]] Result<void> prepare_cuts(Range<DeviceAddr> range, TableList& cuts);
   void settle_cuts(Range<DeviceAddr> range, TableList& cuts);
   void cut_books(Range<DeviceAddr> range, PieceChain& nodes);
-  [[nodiscard]] Touched touched_by(const Piece& piece) const;
-  [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached);
+  [[nodiscard]] Touched touched_in(Range<DeviceAddr> range) const;
+  [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached,
+                                 Touched touched);
   void released(Piece* pieces, TableList tables, std::uint64_t ended_at);
 
   [[nodiscard]] Unmapped apply_remap(Range<DeviceAddr> range, std::span<const Run> runs,

@@ -17,7 +17,7 @@ class FormatAddressSpace final : public AddressSpace {
 
  public:
   FormatAddressSpace(TablePool& pool, PageTable<F, TablePool> table, BooksOwner books)
-      : AddressSpace(pool, facts(), std::move(books)), pool_(&pool), table_(std::move(table)) {}
+      : AddressSpace(pool, facts(), std::move(books)), table_(std::move(table)) {}
 
   [[nodiscard]] static Result<std::unique_ptr<AddressSpace>> create(TablePool& pool,
                                                                     const SpaceOptions& options) {
@@ -103,7 +103,8 @@ class FormatAddressSpace final : public AddressSpace {
   void visit(Range<DeviceAddr> range, const std::function<void(const Leaf&)>& f) const override {
     table_.for_each_leaf(range, f);
   }
-  Tree tree() const override { return {table_.root(), table_.tables(), pool_->table_bytes()}; }
+  BusAddr root_address() const override { return table_.root(); }
+  std::uint32_t count_tables() const override { return table_.tables(); }
   ByteCount check_tree() const override {
     table_.validate();
     ByteCount mapped;
@@ -111,7 +112,6 @@ class FormatAddressSpace final : public AddressSpace {
     return mapped;
   }
 
-  TablePool* pool_;
   PageTable<F, TablePool> table_;
 };
 

@@ -94,10 +94,12 @@ class CutSpace {
   bool replace(std::uint64_t begin, const Run& memory, Attributes attributes) {
     const std::uint64_t end = begin + memory.length.value();
     const Runs runs{memory};
+    const std::uint64_t sizes = leaf_sizes(begin, end);
     auto replaced = space_->replace(runs, fixed(begin), attributes);
     if (!judge_answer(replaced, crosses_reservation(begin, end), Errc::address_in_use, begin, end))
       return false;
     judge_gone(replaced->gone, begin, end);
+    ACCELMM_CHECK((replaced->gone.touched().leaf_sizes & sizes) == sizes);
     model_.erase(begin, end);
     model_.insert(begin, end - begin, memory.address.value(), attributes);
     gather_->add(std::move(*replaced));
@@ -106,10 +108,12 @@ class CutSpace {
   }
 
   bool unmap(std::uint64_t begin, std::uint64_t end) {
+    const std::uint64_t sizes = leaf_sizes(begin, end);
     auto gone = space_->unmap({DeviceAddr(begin), DeviceAddr(end)});
     const bool refused = model_.mapped(begin, end) == 0;
     if (!judge_answer(gone, refused, Errc::invalid_argument, begin, end)) return false;
     judge_gone(*gone, begin, end);
+    ACCELMM_CHECK((gone->touched().leaf_sizes & sizes) == sizes);
     model_.erase(begin, end);
     gather_->add(std::move(*gone));
     judge_around(begin, end);
@@ -117,9 +121,11 @@ class CutSpace {
   }
 
   bool protect(std::uint64_t begin, std::uint64_t end, Attributes attributes) {
+    const std::uint64_t sizes = leaf_sizes(begin, end);
     const auto changed = space_->protect({DeviceAddr(begin), DeviceAddr(end)}, attributes);
     const bool refused = model_.mapped(begin, end) != end - begin;
     if (!judge_answer(changed, refused, Errc::invalid_argument, begin, end)) return false;
+    ACCELMM_CHECK((changed->touched.leaf_sizes & sizes) == sizes);
     model_.protect(begin, end, attributes);
     gather_->add(*changed);
     judge_around(begin, end);
@@ -193,6 +199,14 @@ class CutSpace {
   }
   [[nodiscard]] static std::unique_ptr<InvalidationGather> fresh_gather() {
     return std::make_unique<InvalidationGather>(1, InvalidationPolicy{.most_ranges = 4});
+  }
+
+  // Of the leaves that a range meets: a device may know any of them afterwards.
+  [[nodiscard]] std::uint64_t leaf_sizes(std::uint64_t begin, std::uint64_t end) const {
+    std::uint64_t sizes = 0;
+    space_->for_each_leaf({DeviceAddr(begin), DeviceAddr(end)},
+                          [&sizes](const Leaf& leaf) { sizes |= leaf.size.value(); });
+    return sizes;
   }
 
   [[nodiscard]] bool is_pending(std::uint64_t begin, std::uint64_t end) const {

@@ -34,7 +34,9 @@ Placement fixed(std::uint64_t offset) {
 }
 
 TEST(ConcurrentSpace, ThreadsMapAndUnmapNeighbouringRangesOfTheSameTables) {
-  Tables tables(256);
+  // Enough for all rounds of three threads while the fourth stands still within an operation, and
+  // what they release waits for its end.
+  Tables tables(2048);
   auto space = std::move(*make_address_space<Npu1>(tables.pool(), range(base, base + 64 * large)));
   constexpr std::uint64_t threads = 4;
   constexpr std::uint64_t own = large / 2 + 3 * page;  // off the boundaries of tables

@@ -102,6 +102,8 @@ TEST_F(PartialUnmapTest, CutInsideALargeLeafSplitsIt) {
   ASSERT_TRUE(map(0, 2 * large, 8 * large).has_value());
   auto gone = unmap(large - page, large + page);
   ASSERT_TRUE(gone.has_value());
+  EXPECT_EQ(gone->touched().leaf_sizes & large, large) << "which the device may know still";
+  EXPECT_EQ(gone->touched().first_hop, 3u);
   EXPECT_EQ(space->translate(DeviceAddr(base))->leaf_size, ByteCount(page));
   EXPECT_EQ(bus_at(large - 2 * page), 9 * large - 2 * page);
   EXPECT_EQ(bus_at(large + page), 9 * large + page);
