@@ -34,8 +34,9 @@ class RandomCuts {
 
   CutSpace& space() { return space_; }
   [[nodiscard]] bool all_succeed_at_times() const {
-    return maps_.mostly_succeeded() && replaces_.mostly_succeeded() && unmaps_.mostly_succeeded() &&
-           protects_.mostly_succeeded();
+    // Maps are aimed at free addresses, which the space runs short of.
+    return maps_.succeeded * 4 >= maps_.tried && replaces_.mostly_succeeded() &&
+           unmaps_.mostly_succeeded() && protects_.mostly_succeeded();
   }
 
   void step() {
