@@ -5,6 +5,7 @@
 #include <accelmm/mmu/address_space.hpp>
 #include <accelmm/mmu/run_cursor.hpp>
 
+#include <algorithm>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -54,9 +55,9 @@ Unmapped AddressSpace::apply_remap(Range<DeviceAddr> range, std::span<const Run>
   lock.lock();
   Piece* const piece = books_->containing(range.begin);
   ACCELMM_CHECK(piece != nullptr && piece->range == range);
-  Touched touched = touched_by(*piece);
+  Touched touched = touched_in(range);
   piece->leaf_sizes = now_has;
-  touched.add(touched_by(*piece));
+  touched.add(touched_in(range));
   touched.tables = detached.tables() > 0 ? Touched::Tables::freed : Touched::Tables::kept;
   touched.first_hop = std::min(touched.first_hop, detached.first_hop_);
   Unmapped gone(*this, range, Unmapped::Scope::moved, touched, std::move(detached.tables_));

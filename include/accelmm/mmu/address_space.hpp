@@ -194,6 +194,7 @@ class AddressSpace {
   [[nodiscard]] static Result<BooksOwner> open_books(const SpaceOptions& options, Alignment page,
                                                      std::uint64_t va_end);
   [[nodiscard]] const ForgetNow& forget_now() const;
+  [[nodiscard]] TablePool& pool() { return *pool_; }
 
  private:
   friend class Unmapped;

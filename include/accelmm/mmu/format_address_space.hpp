@@ -83,7 +83,7 @@ class FormatAddressSpace final : public AddressSpace {
     auto detached = table_.unmap(range);
     ACCELMM_CHECK(detached.has_value());  // it is what one map() made
     if (F::breaks_before_make && forget_now()) forget_now()(range);
-    Prepared<F, TablePool> prepared(*pool_, range, *F::leaf_bits(attributes), std::move(room));
+    Prepared<F, TablePool> prepared(pool(), range, *F::leaf_bits(attributes), std::move(room));
     table_.commit(std::move(prepared), runs);
     return std::move(*detached);
   }
