@@ -59,9 +59,11 @@ std::string dump(const AddressSpace& space, Range<DeviceAddr> range) {
              text_of(Range<BusAddr>{stretch.address, stretch.address + length}) +
              (repeated ? " again and again " : " ") + name_of(stretch.attributes.access) + " " +
              name_of(stretch.attributes.memory);
-    for (std::uint64_t sizes = stretch.leaf_sizes; sizes != 0; sizes &= sizes - 1)
-      lines += " " + size_text(sizes & (~sizes + 1));
-    lines += "\n";
+    for (std::uint64_t sizes = stretch.leaf_sizes; sizes != 0; sizes &= sizes - 1) {
+      lines += ' ';
+      lines += size_text(sizes & (~sizes + 1));
+    }
+    lines += '\n';
   }
   return lines;
 }

@@ -36,10 +36,13 @@ void InvalidationGather::add(Unmapped&& gone) {
            : gone.is_moved() ? Invalidation::Cause::move
                              : Invalidation::Cause::unmap);
     });
-  if (carried_)
-    carried_->absorb(std::move(gone));
-  else
+  if (!carried_) {
     carried_.emplace(std::move(gone));
+    return;
+  }
+  carried_->absorb(std::move(gone));
+  // Of mappings that moved only the range from the first to the last is remembered: all of it goes.
+  if (carried_->is_moved()) note(carried_->range(), carried_->touched(), Invalidation::Cause::move);
 }
 
 void InvalidationGather::add(const Changed& changed) {

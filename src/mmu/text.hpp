@@ -17,7 +17,9 @@ namespace accelmm::mmu {
 [[nodiscard]] inline std::string hex(std::uint64_t value) {
   std::array<char, 16> digits;
   const auto end = std::to_chars(digits.begin(), digits.end(), value, 16);
-  return "0x" + std::string(digits.begin(), end.ptr);
+  std::string text("0x");  // appended to: g++ 12 warns falsely where something is put before
+  text.append(digits.data(), end.ptr);
+  return text;
 }
 
 template <class Addr>

@@ -397,7 +397,10 @@ TEST_F(BufferTest, ADeviceMapReplyThatLiesIsRefused) {
       [&] { return buffer_->map_device(Access::read, DevicePlacement::fixed(DeviceAddr(0x8000))); },
       {{"address", [](Reply&, accelmm_map_device& args) { args.address = 0x9000; }},
        {"address beyond", [](Reply&, accelmm_map_device& args) { args.address = UINT64_MAX; }},
-       {"timeline", [](Reply&, accelmm_map_device& args) { args.point.timeline = 2; }},
+       {"timeline",
+        [](Reply&, accelmm_map_device& args) {
+          args.point.timeline = ACCELMM_TIMELINE_PRESSURE + 1;
+        }},
        {"reserved", [](Reply&, accelmm_map_device& args) { args.point.reserved = 1; }},
        {"descriptor", [](Reply& reply, accelmm_map_device&) { reply.fds.push_back(make_fd(1)); }}});
   driver_->tamper(ACCELMM_IOCTL_MAP_DEVICE, [](Reply& reply) {

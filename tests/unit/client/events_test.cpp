@@ -86,7 +86,7 @@ TEST_F(Events, TheDescriptorHangsUpWhenTheDriverDies) {
 TEST_F(Events, EventsThatMakeNoSenseAreRefused) {
   ASSERT_TRUE(client_->event_fd());
   accelmm_event timeline = make_event(1);
-  timeline.point.timeline = 2;
+  timeline.point.timeline = ACCELMM_TIMELINE_PRESSURE + 1;
   accelmm_event reserved = make_event(1);
   reserved.point.reserved = 1;
   accelmm_event positive = make_event(1);
