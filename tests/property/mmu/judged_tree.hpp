@@ -18,13 +18,6 @@
 
 namespace accelmm::mmu::test {
 
-/// What a walker that shares no code with the library makes of an address; empty where there is none
-/// for the format.
-template <class F>
-struct SecondWalker {
-  static constexpr bool exists = false;
-};
-
 /// A tree of page tables of one format beside an interval model that judges each of its answers.
 ///
 /// Each operation returns whether it succeeded; an answer that the model does not allow aborts.
@@ -36,7 +29,7 @@ class JudgedTree {
  public:
   static constexpr std::uint64_t page = G::page_size;
 
-  /// `largest`: leaves beyond this size are not aimed at.
+  /// The range is where operations are expected; the tree itself takes any.
   JudgedTree(std::uint32_t tables, Range<DeviceAddr> range)
       : tables_(tables, G::largest_table(),
                 F::bus_bits > 32 ? Tables::bus_begin : Tables::low_bus_begin),
@@ -260,7 +253,6 @@ class JudgedTree {
       ACCELMM_CHECK(ours->address.value() == expected->bus);
       ACCELMM_CHECK(ours->attributes == expected->attributes);
     }
-    if constexpr (SecondWalker<F>::exists) SecondWalker<F>::judge(tables_, tree_.root(), va, ours);
   }
 
   Tables tables_;
