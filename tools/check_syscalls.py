@@ -28,7 +28,7 @@ HEADERS = re.compile(r"sys/(?!types\.h$|auxv\.h$).*|unistd\.h|fcntl\.h|poll\.h|s
 # looked at it.
 HARMLESS = re.compile(r"mem(cpy|move|set|cmp|chr)|bcmp|str[a-z]+|__(mem|str)[a-z]+_chk|v?snprintf|__v?snprintf_chk|getenv|"
                       r"pthread_[a-z_]+|__errno_location|__cxa_[a-z_]+|_Unwind_Resume|__gxx_personality_v0|__dso_handle|"
-                      r"__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__tls_get_addr|__[a-z]+[sdt]i[234]|__libc_single_threaded|"
+                      r"__stack_chk_fail|__cpu_(indicator_init|model)|_GLOBAL_OFFSET_TABLE_|__tls_get_addr|__[a-z]+[sdt]i[234]|__libc_single_threaded|"
                       r"abort|calloc|free|__assert_fail|__once_proxy|getauxval|atexit|qsort|bsearch|(l?l?r?int|round|floor|ceil|sqrt|pow|exp|log|fmod)f?")
 
 # Parts of the C++ library that call the system.

@@ -23,14 +23,6 @@
 #include <type_traits>
 #include <utility>
 
-// The short ways are one function each once the compiler is done: what they call is small, and where it
-// stays a call, its arguments go through memory. Without optimisation that would only cost stack.
-#ifdef __OPTIMIZE__
-#define ACCELMM_MMU_FLATTEN [[gnu::flatten]]
-#else
-#define ACCELMM_MMU_FLATTEN
-#endif
-
 namespace accelmm::mmu {
 
 /// What to do where a range ends inside a leaf.
@@ -269,5 +261,3 @@ class PageTable {
 
 #include <accelmm/mmu/page_table_impl.hpp>
 #include <accelmm/mmu/page_table_range_impl.hpp>
-
-#undef ACCELMM_MMU_FLATTEN

@@ -23,6 +23,14 @@
 // cannot die under the writer. Where two link a table at the same place, one wins, and the other
 // writes its leaves into the winner's table.
 
+// The short ways are one function each once the compiler is done: what they call is small, and where it
+// stays a call, its arguments go through memory. Without optimisation that would only cost stack.
+#ifdef __OPTIMIZE__
+#define ACCELMM_MMU_FLATTEN [[gnu::flatten]]
+#else
+#define ACCELMM_MMU_FLATTEN
+#endif
+
 namespace accelmm::mmu::detail {
 
 /// Goes on only when the other thread has come one step further.
