@@ -12,6 +12,7 @@
 #include <accelmm/mmu/page_table.hpp>
 #include <accelmm/mmu/x86_64.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -201,7 +202,8 @@ TYPED_TEST_SUITE(ParallelTest, Formats);
 TYPED_TEST(ParallelTest, ThreadsWithRangesApartShareTheTablesOfOneTree) {
   Dice dice("parallel");
   ParallelTree<TypeParam> tree(dice);
-  const std::uint64_t rounds = number_from_environment("ACCELMM_STEPS", 2000) / 50;
+  const std::uint64_t rounds =
+      std::min<std::uint64_t>(number_from_environment("ACCELMM_STEPS", 20'000) / 500, 200);
   for (std::uint64_t i = 0; i < rounds; ++i) ASSERT_NO_FATAL_FAILURE(tree.do_round());
 }
 
