@@ -102,10 +102,7 @@ class LeafSplitter {
     const std::uint32_t index = G::word_index(hop, at);
     const Stretch whole{begin, F::leaf_address(hop, word).value(), G::span(hop), 0};
     const Table below = memory_.pop(fresh_);
-    if (below.contents == Contents::stale)
-      memory_.template clear<Word>(below, 0,
-                                   static_cast<std::uint32_t>(memory_.table_bytes() / sizeof(Word)),
-                                   Reach::hidden);
+    clear_stale<Word>(memory_, below);
     put_around<child>(below, whole, at, bits_of(hop, word), Reach::hidden);
     memory_.begin_count(below, G::entries(child));
     if constexpr (F::breaks_before_make) {

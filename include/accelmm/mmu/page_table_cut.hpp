@@ -30,6 +30,13 @@ template <PteFormat F>
   return Geometry<F>::entries(hop) / 4;
 }
 
+/// What a dead table of the hop holds. One that is smaller than its place was cleared only as far as
+/// it reached.
+template <PteFormat F, TableMemory Memory>
+[[nodiscard]] Contents left_in(const Memory& memory, unsigned hop, Contents cleared) {
+  return Geometry<F>::table_bytes(hop) == memory.table_bytes() ? cleared : Contents::stale;
+}
+
 template <PteFormat F, TableMemory Memory>
 class LeafRemover {
   using G = Geometry<F>;
@@ -228,14 +235,8 @@ class LeafRemover {
     if (removal.table == Alive::yes) return 0;
     note_cleared(hop);
     memory_.template clear<Word>(table, at, 1, Reach::live);
-    memory_.push(gone_, below, left_in<child>(removal.contents));
+    memory_.push(gone_, below, left_in<F>(memory_, child, removal.contents));
     return 1;
-  }
-
-  // A table that is smaller than its place was cleared only as far as it reached.
-  template <unsigned hop>
-  [[nodiscard]] Contents left_in(Contents contents) const {
-    return G::table_bytes(hop) == memory_.table_bytes() ? contents : Contents::stale;
   }
 
   template <unsigned hop>
@@ -255,7 +256,7 @@ class LeafRemover {
     }
     // The root stays what the device walks until it has been told: it must lead nowhere.
     if (hop == 0) memory_.template clear<Word>(table, 0, G::table_words(hop), Reach::live);
-    memory_.push(gone_, table, hop == 0 ? left_in<0>(Contents::zero) : Contents::stale);
+    memory_.push(gone_, table, hop == 0 ? left_in<F>(memory_, 0, Contents::zero) : Contents::stale);
   }
 
   void note_cleared(unsigned hop) { first_hop_ = std::min(first_hop_, hop); }

@@ -17,9 +17,7 @@ Result<PageTable<F, Memory>> PageTable<F, Memory>::create(Memory& memory) {
   auto taken = memory.take(1);
   if (!taken) return fail(taken.error());
   const Table root = memory.pop(*taken);
-  if (root.contents == Contents::stale)
-    memory.template clear<Word>(
-        root, 0, static_cast<std::uint32_t>(memory.table_bytes() / sizeof(Word)), Reach::hidden);
+  detail::clear_stale<Word>(memory, root);
   memory.begin_count(root, 1);  // held by the tree: it never dies
   return PageTable(memory, root);
 }

@@ -40,6 +40,14 @@ inline void wait_a_moment() {
 #endif
 }
 
+/// Makes a table that was just taken all zero, its whole place.
+template <class Word, TableMemory Memory>
+void clear_stale(Memory& memory, Table table) {
+  if (table.contents == Contents::stale)
+    memory.template clear<Word>(
+        table, 0, static_cast<std::uint32_t>(memory.table_bytes() / sizeof(Word)), Reach::hidden);
+}
+
 /// Stores the leaves of a stretch. Returns the words it wrote.
 template <PteFormat F, TableMemory Memory>
 std::uint32_t put_leaves(Memory& memory, Table table, unsigned hop, const Stretch& leaves,

@@ -71,8 +71,7 @@ ACCELMM_MMU_FLATTEN [[gnu::noinline]] unsigned PageTable<F, Memory>::unlink_dead
   for (unsigned hop = G::last_hop; hop > 0; --hop) {
     const Table parent = table_at(va, hop - 1);  // alive: it counts the link that goes now
     memory_->template clear<Word>(parent, G::index(hop - 1, va), 1, Reach::live);
-    memory_->push(gone, dead,
-                  G::table_bytes(hop) == memory_->table_bytes() ? contents : Contents::stale);
+    memory_->push(gone, dead, detail::left_in<F>(*memory_, hop, contents));
     if (!memory_->leave(parent, 1)) return hop - 1;
     dead = parent;
     contents = Contents::zero;
