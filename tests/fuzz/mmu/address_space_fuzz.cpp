@@ -3,6 +3,7 @@
 // Bytes as operations on an address space: an opcode byte, then its arguments. An operation that
 // the space refuses is judged and passed over; the run ends with the input. The space begins 8 MiB
 // below a boundary of hop 0.
+#include "fuzz/mmu/input.hpp"
 #include "property/mmu/judged_space.hpp"
 
 #include <algorithm>
@@ -16,6 +17,7 @@ namespace {
 using accelmm::Access;
 using accelmm::DeviceAddr;
 using accelmm::mmu::Placement;
+using accelmm::mmu::test::Input;
 using accelmm::mmu::test::JudgedSpace;
 using accelmm::mmu::test::run;
 using accelmm::mmu::test::Runs;
@@ -24,25 +26,6 @@ constexpr std::uint64_t page = JudgedSpace::page;
 constexpr std::uint64_t large = JudgedSpace::large;
 constexpr std::uint64_t begin = (std::uint64_t{1} << 48) - 4 * large;
 constexpr std::uint64_t end = begin + 12 * large;
-
-class Input {
- public:
-  explicit Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  std::uint64_t byte() {
-    if (bytes_.empty()) return 0;
-    const std::uint8_t first = bytes_.front();
-    bytes_ = bytes_.subspan(1);
-    return first;
-  }
-  std::uint64_t pair() {
-    const std::uint64_t low = byte();
-    return low | byte() << 8;
-  }
-
- private:
-  std::span<const std::uint8_t> bytes_;
-};
 
 // Up to 4 runs of up to 1023 pages each, three bytes for each: where, how long, and where the next
 // one begins.

@@ -3,6 +3,7 @@
 // Bytes as operations on a tree of page tables: the first byte picks the format, then an opcode byte
 // and its arguments each. What the tree refuses is judged and passed over; the run ends with the
 // input. The window lies around a place where the tables of each hop change.
+#include "fuzz/mmu/input.hpp"
 #include "property/mmu/judged_tree.hpp"
 
 #include <accelmm/mmu/aarch64.hpp>
@@ -23,28 +24,10 @@ namespace {
 using accelmm::Access;
 using accelmm::DeviceAddr;
 using namespace accelmm::mmu;
+using test::Input;
 using test::JudgedTree;
 using test::run;
 using test::Runs;
-
-class Input {
- public:
-  explicit Input(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  std::uint64_t byte() {
-    if (bytes_.empty()) return 0;
-    const std::uint8_t first = bytes_.front();
-    bytes_ = bytes_.subspan(1);
-    return first;
-  }
-  std::uint64_t pair() {
-    const std::uint64_t low = byte();
-    return low | byte() << 8;
-  }
-
- private:
-  std::span<const std::uint8_t> bytes_;
-};
 
 template <PteFormat F>
 class FuzzedTree {

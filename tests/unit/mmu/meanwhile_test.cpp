@@ -2,6 +2,7 @@
 //
 // What another thread does to the tables of a map at the worst moment, made certain: the memory lets
 // it run just before one of the map's steps.
+#include "unit/mmu/forwarding_memory.hpp"
 #include "unit/mmu/naive_npu1_walker.hpp"
 #include "unit/mmu/tables_fixture.hpp"
 
@@ -29,11 +30,11 @@ constexpr std::uint64_t large = 0x20'0000;
 constexpr std::uint64_t giant = 0x4000'0000;
 
 /// A pool that calls `meanwhile` once, before the step that it names.
-class InterruptedPool {
+class InterruptedPool : public test::ForwardingMemory {
  public:
   enum class Step { none, take, join, link, leave };
 
-  explicit InterruptedPool(TablePool& pool) : pool_(&pool) {}
+  using ForwardingMemory::ForwardingMemory;
 
   void interrupt(Step step, std::function<void()> meanwhile) {
     step_ = step;
@@ -41,62 +42,23 @@ class InterruptedPool {
   }
   [[nodiscard]] bool was_interrupted() const { return step_ == Step::none; }
 
-  std::uint64_t table_bytes() const { return pool_->table_bytes(); }
-  BusAddr end() const { return pool_->end(); }
   Result<TableList> take(std::uint32_t count) {
     pass(Step::take);
-    return pool_->take(count);
+    return ForwardingMemory::take(count);
   }
-  Table pop(TableList& list) { return pool_->pop(list); }
-  void push(TableList& list, Table table, Contents contents) { pool_->push(list, table, contents); }
-  void give_back(TableList&& list) { pool_->give_back(std::move(list)); }
-  Table at(BusAddr address) { return pool_->at(address); }
-  void begin_count(Table table, std::uint32_t count) { pool_->begin_count(table, count); }
   bool join(Table table, std::uint32_t count) {
     pass(Step::join);
-    return pool_->join(table, count);
+    return ForwardingMemory::join(table, count);
   }
   bool leave(Table table, std::uint32_t count) {
     pass(Step::leave);
-    return pool_->leave(table, count);
-  }
-  bool retire(Table table, std::uint32_t count) { return pool_->retire(table, count); }
-  std::uint32_t live(Table table) { return pool_->live(table); }
-  template <class Word>
-  Word load(Table table, std::uint32_t index) {
-    return pool_->load<Word>(table, index);
-  }
-  template <class Word>
-  bool all_empty(Table table, std::uint32_t first, std::uint32_t count) {
-    return pool_->all_empty<Word>(table, first, count);
-  }
-  template <class Word>
-  bool any_empty(Table table, std::uint32_t first, std::uint32_t count) {
-    return pool_->any_empty<Word>(table, first, count);
-  }
-  template <class Word>
-  void fill(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step,
-            Reach reach) {
-    pool_->fill(table, first, count, entry, step, reach);
-  }
-  template <class Word>
-  void store(Table table, std::uint32_t index, Word entry) {
-    pool_->store(table, index, entry);
+    return ForwardingMemory::leave(table, count);
   }
   template <class Word>
   bool link(Table table, std::uint32_t index, Word entry) {
     pass(Step::link);
-    return pool_->link(table, index, entry);
+    return ForwardingMemory::link(table, index, entry);
   }
-  template <class Word>
-  bool replace(Table table, std::uint32_t index, Word old, Word entry) {
-    return pool_->replace(table, index, old, entry);
-  }
-  template <class Word>
-  void clear(Table table, std::uint32_t first, std::uint32_t count, Reach reach) {
-    pool_->clear<Word>(table, first, count, reach);
-  }
-  void sync() { pool_->sync(); }
 
  private:
   void pass(Step step) {
@@ -105,7 +67,6 @@ class InterruptedPool {
     meanwhile_();
   }
 
-  TablePool* pool_;
   Step step_ = Step::none;
   std::function<void()> meanwhile_;
 };
