@@ -33,8 +33,13 @@ inline void store_entries(std::uint64_t* out, std::size_t count, std::uint64_t e
   using Four [[gnu::vector_size(32)]] = std::uint64_t;
   Four words{entry, entry + step, entry + 2 * step, entry + 3 * step};
   const Four far{4 * step, 4 * step, 4 * step, 4 * step};
-  for (std::size_t i = 0; i + 4 <= count; i += 4, words += far)
-    std::memcpy(out + i, &words, sizeof words);
+  std::size_t i = 0;
+  // Four at a time: where a loop of one lies in the code would decide over a half of its speed.
+  for (; i + 16 <= count; i += 16) {
+    for (std::size_t next = 0; next < 16; next += 4, words += far)
+      std::memcpy(out + i + next, &words, sizeof words);
+  }
+  for (; i + 4 <= count; i += 4, words += far) std::memcpy(out + i, &words, sizeof words);
 }
 
 }  // namespace accelmm::bench

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <accelmm/check.hpp>
-#include <accelmm/error.hpp>
 #include <accelmm/mmu/format.hpp>
+#include <accelmm/mmu/page_table_missing.hpp>
 #include <accelmm/mmu/run_cursor.hpp>
 #include <accelmm/mmu/table_memory.hpp>
 #include <accelmm/units.hpp>
@@ -71,130 +71,6 @@ std::uint32_t put_leaves(Memory& memory, Table table, unsigned hop, const Stretc
   }
   return items;
 }
-
-/// The first pass: counts the tables that the runs need and that are not there.
-template <PteFormat F, TableMemory Memory>
-class MissingTables {
-  using G = Geometry<F>;
-  using Word = typename F::Word;
-
- public:
-  MissingTables(Memory& memory, RunCursor<F> cursor) : memory_(memory), cursor_(cursor) {}
-
-  /// `end` is where the runs end: a table is shared that they do not cover up to its own end.
-  /// Errors  address_in_use: something is mapped there.
-  [[nodiscard]] Result<void> count(Table root, std::uint64_t end) { return count_in<0>(root, end); }
-
-  /// Counts what an empty tree would need: the most that any may.
-  void count_all() { count_new<0>(G::va_end); }
-
-  [[nodiscard]] std::uint32_t missing() const { return missing_; }
-  /// Tables that exist, but only as long as others leave something in them.
-  [[nodiscard]] std::uint32_t shared() const { return shared_; }
-
- private:
-  template <unsigned hop>
-  Result<void> count_in(Table table, std::uint64_t end) {
-    while (!cursor_.done() && cursor_.va() < end) {
-      const unsigned lg2 = cursor_.largest_leaf();
-      if (G::is_leaf_here(hop, lg2)) {
-        const Stretch leaves = cursor_.stretch(hop, lg2);
-        const auto words =
-            static_cast<std::uint32_t>(leaves.bytes >> F::shift(hop)) * F::words(hop);
-        if (!memory_.template all_empty<Word>(table, G::word_index(hop, leaves.va), words))
-          return in_use();
-        cursor_.advance(leaves.bytes);
-      } else if constexpr (G::is_dual(hop)) {
-        const auto counted = G::is_leaf_here(hop + 1, lg2)
-                                 ? count_child<hop, hop + 1, hop + 2>(table, end)
-                                 : count_child<hop, hop + 2, hop + 1>(table, end);
-        if (!counted) return counted;
-      } else if constexpr (G::has_child(hop)) {
-        const auto counted = count_child<hop, hop + 1, hop + 1>(table, end);
-        if (!counted) return counted;
-      } else {
-        break;  // leaves of the other table of a dual entry
-      }
-    }
-    return {};
-  }
-
-  template <unsigned hop, unsigned child, unsigned other>
-  Result<void> count_child(Table table, std::uint64_t end) {
-    const std::uint64_t begin = cursor_.va();
-    const std::uint64_t next = std::min(end, (begin | (G::span(hop) - 1)) + 1);
-    const std::uint32_t at = G::word_index(hop, begin);
-    const Word word = memory_.template load<Word>(table, at + F::link_word(child));
-    if constexpr (other != child) {
-      const Word beside = memory_.template load<Word>(table, at + F::link_word(other));
-      if (beside != 0 && !is_clear_beside<other>(beside, hop)) return in_use();
-    }
-    if (word == 0) {
-      ++missing_;
-      count_new<child>(next);
-      return {};
-    }
-    if (F::classify(hop, word) != EntryKind::table) return in_use();
-    if (next - begin != G::span(hop)) ++shared_;
-    return count_in<child>(memory_.at(F::link_address(hop, word)), next);
-  }
-
-  // The other table of a dual entry must not map where the next stretch goes.
-  template <unsigned other>
-  bool is_clear_beside(Word word, unsigned hop) {
-    if (F::classify(hop, word) != EntryKind::table) return false;
-    const Table table = memory_.at(F::link_address(hop, word));
-    const Stretch leaves = cursor_.stretch(other, cursor_.largest_leaf());
-    const std::uint32_t first = G::index(other, leaves.va);
-    const std::uint32_t last = G::index(other, leaves.va + leaves.bytes - 1);
-    return memory_.template all_empty<Word>(table, first, last - first + 1);
-  }
-
-  template <unsigned hop>
-  void count_new(std::uint64_t end) {
-    if constexpr (!G::has_child(hop) && !G::is_dual(F::parent(hop))) {
-      cursor_.skip_to(end);
-    } else {
-      while (!cursor_.done() && cursor_.va() < end) {
-        if constexpr (G::has_child(hop) && !G::is_dual(hop) && !G::has_child(hop + 1)) {
-          if (!cursor_.is_congruent(hop) && cursor_.reaches(end)) {  // small leaves, all the way
-            missing_ += static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) -
-                                                   (cursor_.va() >> F::shift(hop))) +
-                        1;
-            return cursor_.skip_to(end);
-          }
-        }
-        const unsigned lg2 = cursor_.largest_leaf();
-        if (G::is_leaf_here(hop, lg2)) {
-          cursor_.advance(cursor_.stretch(hop, lg2).bytes);
-          continue;
-        }
-        const std::uint64_t next = std::min(end, (cursor_.va() | (G::span(hop) - 1)) + 1);
-        if constexpr (G::is_dual(hop)) {
-          ++missing_;
-          if (G::is_leaf_here(hop + 1, lg2))
-            count_new<hop + 1>(next);
-          else
-            count_new<hop + 2>(next);
-        } else if constexpr (G::has_child(hop)) {
-          ++missing_;
-          count_new<hop + 1>(next);
-        } else {
-          break;
-        }
-      }
-    }
-  }
-
-  static std::unexpected<Error> in_use() {
-    return fail(Errc::address_in_use, "device addresses are mapped already");
-  }
-
-  Memory& memory_;
-  RunCursor<F> cursor_;
-  std::uint32_t missing_ = 0;
-  std::uint32_t shared_ = 0;
-};
 
 /// The second pass: writes the leaves. `fresh` has as many tables as may be needed.
 template <PteFormat F, TableMemory Memory>
@@ -321,6 +197,8 @@ class LeafWriter {
     }
     std::uint32_t live = 0;
     while (!cursor_.done() && cursor_.va() < end) {
+      if constexpr (is_simple_above_last(hop)) live += write_whole_tables<hop>(table, end);
+      if (cursor_.done() || cursor_.va() >= end) break;
       const unsigned lg2 = cursor_.largest_leaf();
       if (G::is_leaf_here(hop, lg2)) {
         live += write_leaves<hop>(table, Reach::hidden);
@@ -341,6 +219,34 @@ class LeafWriter {
         memory_.template clear<Word>(table, after, G::table_words(hop) - after, Reach::hidden);
     }
     return live;
+  }
+
+  // Whether tables of one size of leaf, and nothing else, stand below the hop.
+  static constexpr bool is_simple_above_last(unsigned hop) {
+    return G::has_child(hop) && !G::is_dual(hop) && !G::has_child(hop + 1) &&
+           F::leaf_sizes(hop + 1) == G::span(hop + 1) && F::step_bits == 64;
+  }
+
+  // Tables that one run fills from end to end with leaves of the last hop: most of what a large map
+  // stores, so nothing is asked for each of them. Returns how many.
+  template <unsigned hop>
+  std::uint32_t write_whole_tables(Table table, std::uint64_t end) {
+    constexpr unsigned last = hop + 1;
+    if ((cursor_.va() & (G::span(hop) - 1)) != 0 || cursor_.is_congruent(hop)) return 0;
+    const std::uint64_t bytes = std::min(end - cursor_.va(), cursor_.left());
+    const auto count = static_cast<std::uint32_t>(bytes >> F::shift(hop));
+    const auto step = static_cast<Word>(F::step(G::span(last)));
+    const std::uint32_t first = G::index(hop, cursor_.va());
+    Word entry = F::make_leaf(last, F::shift(last), BusAddr(cursor_.bus()), bits_);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const Table fresh = memory_.pop(fresh_);
+      memory_.begin_count(fresh, G::entries(last));
+      memory_.fill(fresh, 0, G::entries(last), entry, step, Reach::hidden);
+      memory_.fill(table, first + i, 1, F::make_link(hop, fresh.address), Word{0}, Reach::hidden);
+      entry += static_cast<Word>(G::entries(last) * step);
+    }
+    if (count > 0) cursor_.advance(std::uint64_t{count} << F::shift(hop));
+    return count;
   }
 
   // A dual entry may have the table already: another stretch of it came before.

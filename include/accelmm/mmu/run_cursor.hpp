@@ -43,6 +43,9 @@ class RunCursor {
 
   [[nodiscard]] bool done() const { return left_ == 0; }
   [[nodiscard]] std::uint64_t va() const { return va_; }
+  [[nodiscard]] std::uint64_t bus() const { return bus_; }
+  /// Bytes up to the end of this run.
+  [[nodiscard]] std::uint64_t left() const { return left_; }
 
   /// Whether leaves of one entry of the hop can fit anywhere in this run. Pre: not done.
   [[nodiscard]] bool is_congruent(unsigned hop) const {

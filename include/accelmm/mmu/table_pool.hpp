@@ -213,13 +213,13 @@ inline void TablePool::push(TableList& list, Table table, Contents contents) {
 
 template <class Word>
 void TablePool::fill(Table table, std::uint32_t first, std::uint32_t count, Word entry, Word step,
-                     Reach reach) {
+                     Reach /*reach*/) {
   ACCELMM_DCHECK((std::uint64_t{first} + count) * sizeof(Word) <= range_.table_bytes);
   Word* const out = table.as<Word>() + first;
   // The sink first: whoever sees here that a link is gone may put another one at its place, which
   // must reach the device after this.
   forward(table, first, count, entry, step);
-  if (count == 1 && reach == Reach::live)
+  if (count == 1)
     std::atomic_ref(*out).store(entry, std::memory_order_release);
   else
     fill_words(out, count, entry, step);
