@@ -26,12 +26,12 @@ constexpr int rounds = 512;  // long beside the time in which a thread begins
 // Runs body(thread) so many times on so many threads at once. Returns the seconds from the first that
 // began to the last that ended.
 template <class Body>
-double in_parallel(int threads, Body body) {
+double in_parallel(unsigned threads, Body body) {
   std::barrier start(threads);
   std::vector<Clock::time_point> begins(threads);
   std::vector<Clock::time_point> ends(threads);
   std::vector<std::thread> workers;
-  for (int i = 0; i < threads; ++i)
+  for (unsigned i = 0; i < threads; ++i)
     workers.emplace_back([&, i] {
       start.arrive_and_wait();
       begins[i] = Clock::now();
@@ -45,12 +45,12 @@ double in_parallel(int threads, Body body) {
 }
 
 // The shares lie side by side: in one tree, their tables above the last hop are the same.
-void map_in_parallel(benchmark::State& state, int threads, int trees) {
+void map_in_parallel(benchmark::State& state, unsigned threads, unsigned trees) {
   std::deque<Tree> all;
-  for (int i = 0; i < trees; ++i) all.emplace_back(200);
+  for (unsigned i = 0; i < trees; ++i) all.emplace_back(200);
   std::atomic<bool> ok{true};
   for (auto _ : state) {
-    state.SetIterationTime(in_parallel(threads, [&](int thread) {
+    state.SetIterationTime(in_parallel(threads, [&](unsigned thread) {
       Tree& tree = all[thread % trees];
       const std::uint64_t va =
           (std::uint64_t{1} << 40) + static_cast<std::uint64_t>(thread) * length;
@@ -62,10 +62,10 @@ void map_in_parallel(benchmark::State& state, int threads, int trees) {
   state.counters["items"] = rounds;
 }
 
-void store_in_parallel(benchmark::State& state, int threads) {
+void store_in_parallel(benchmark::State& state, unsigned threads) {
   const Memory memory = zeroed(large);
   for (auto _ : state) {
-    state.SetIterationTime(in_parallel(threads, [&](int thread) {
+    state.SetIterationTime(in_parallel(threads, [&](unsigned thread) {
       auto* const words = reinterpret_cast<std::uint64_t*>(memory.get()) + thread * 32 * 512;
       store_entries(words, length / page, 0x1'0000'0819, page);
       benchmark::ClobberMemory();

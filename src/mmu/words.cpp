@@ -29,6 +29,12 @@ struct Vector {
   using Type [[gnu::vector_size(32)]] = Word;
 };
 
+template <class V, class Word>
+[[gnu::always_inline]] inline void count_on(V& words, Word entry, Word step) {
+  for (std::uint32_t lane = 0; lane < Vector<Word>::lanes; ++lane)
+    words[lane] = entry + lane * step;
+}
+
 template <class Word>
 [[gnu::always_inline]] inline void fill(Word* out, std::uint32_t count, Word entry, Word step) {
 #ifdef ACCELMM_MMU_TSAN
@@ -38,23 +44,20 @@ template <class Word>
   using V = typename Vector<Word>::Type;
   constexpr std::uint32_t lanes = Vector<Word>::lanes;
   const V far = V{} + static_cast<Word>(lanes * step);
-  const auto words_at = [&](std::uint32_t place) {
-    V words;
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) words[lane] = entry + (place + lane) * step;
-    return words;
-  };
   std::uint32_t i = 0;
   // Four at a time: where a loop of one lies in the code would decide over a half of its speed. What
   // follows begins anew, or the compiler counts along in a second loop.
   if (count >= 4 * lanes) {
-    V words = words_at(0);
+    V words;
+    count_on(words, entry, step);
     for (; count - i >= 4 * lanes; i += 4 * lanes) {
       for (std::uint32_t next = 0; next < 4 * lanes; next += lanes, words += far)
         std::memcpy(out + i + next, &words, sizeof words);
     }
   }
   if (count - i >= lanes) {
-    V words = words_at(i);
+    V words;
+    count_on(words, entry + static_cast<Word>(i * step), step);
     for (; count - i >= lanes; i += lanes, words += far) std::memcpy(out + i, &words, sizeof words);
   }
   for (; i < count; ++i) {
@@ -65,23 +68,24 @@ template <class Word>
 #endif
 }
 
-template <class V, class Word>
-[[gnu::always_inline]] inline V load(const Word* words) {
-  V loaded;
-  std::memcpy(&loaded, words, sizeof loaded);
-  return loaded;
-}
-
 template <class Word>
 [[gnu::always_inline]] inline bool is_all_zero(const Word* words, std::uint32_t count) {
   using V = typename Vector<Word>::Type;
   constexpr std::uint32_t lanes = Vector<Word>::lanes;
   V some{};
   std::uint32_t i = 0;
-  for (; count - i >= 4 * lanes; i += 4 * lanes)
-    some |= (load<V>(words + i) | load<V>(words + i + lanes)) |
-            (load<V>(words + i + 2 * lanes) | load<V>(words + i + 3 * lanes));
-  for (; count - i >= lanes; i += lanes) some |= load<V>(words + i);
+  for (; count - i >= 4 * lanes; i += 4 * lanes) {
+    for (std::uint32_t next = 0; next < 4 * lanes; next += lanes) {
+      V words_here;
+      std::memcpy(&words_here, words + i + next, sizeof words_here);
+      some |= words_here;
+    }
+  }
+  for (; count - i >= lanes; i += lanes) {
+    V words_here;
+    std::memcpy(&words_here, words + i, sizeof words_here);
+    some |= words_here;
+  }
   Word any = 0;
   for (std::uint32_t lane = 0; lane < lanes; ++lane) any |= some[lane];
   for (; i < count; ++i) any |= words[i];
@@ -95,10 +99,17 @@ template <class Word>
   V empty{};
   std::uint32_t i = 0;
   for (; count - i >= 4 * lanes; i += 4 * lanes) {
-    for (std::uint32_t next = 0; next < 4 * lanes; next += lanes)
-      empty |= reinterpret_cast<V>(load<V>(words + i + next) == V{});
+    for (std::uint32_t next = 0; next < 4 * lanes; next += lanes) {
+      V words_here;
+      std::memcpy(&words_here, words + i + next, sizeof words_here);
+      empty |= reinterpret_cast<V>(words_here == V{});
+    }
   }
-  for (; count - i >= lanes; i += lanes) empty |= reinterpret_cast<V>(load<V>(words + i) == V{});
+  for (; count - i >= lanes; i += lanes) {
+    V words_here;
+    std::memcpy(&words_here, words + i, sizeof words_here);
+    empty |= reinterpret_cast<V>(words_here == V{});
+  }
   Word any = 0;
   for (std::uint32_t lane = 0; lane < lanes; ++lane) any |= empty[lane];
   for (; i < count; ++i) any |= words[i] == 0 ? 1 : 0;
