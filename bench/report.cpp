@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "report.hpp"
 
+#include "published.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -148,6 +150,19 @@ void Report::add_limit_row(const Work& work, std::vector<Row>& rows) {
   rows.push_back({text, std::string()});
 }
 
+// For people only: another machine's figures.
+void Report::add_published_rows(const Work& work, std::vector<Row>& rows) {
+  for (const Published& figure : published) {
+    if (figure.area != work.area || figure.work != work.name) continue;
+    char text[256];
+    std::snprintf(text, sizeof text, "%-10s %-30s %12s %7s  %-20s %5.0f .. %-5.0f",
+                  work.area.c_str(), work.name.c_str(), "", "",
+                  ("published:" + std::string(figure.who)).c_str(), figure.least_ns,
+                  figure.most_ns);
+    rows.push_back({text, std::string()});
+  }
+}
+
 std::vector<Report::Row> Report::rows() const {
   std::vector<Work> works = works_;
   std::ranges::sort(works, [](const Work& a, const Work& b) {
@@ -163,6 +178,7 @@ std::vector<Report::Row> Report::rows() const {
     for (const Contender& peer : work.peers) add_time_row(work, &peer, rows);
     if (work.peers.empty()) add_time_row(work, nullptr, rows);
     if (work.limit && work.ours) add_limit_row(work, rows);
+    add_published_rows(work, rows);
   }
   return rows;
 }
@@ -170,7 +186,13 @@ std::vector<Report::Row> Report::rows() const {
 void Report::Finalize() {
   std::printf("%-10s %-30s %12s %7s  %-20s %12s %8s\n", "area", "work", "ours ns", "spread", "peer",
               "peer ns", "ratio");
-  for (const Row& row : rows()) std::printf("%s\n", row.text.c_str());
+  bool is_published = false;
+  for (const Row& row : rows()) {
+    std::printf("%s\n", row.text.c_str());
+    is_published |= row.text.find(" published:") != std::string::npos;
+  }
+  if (is_published)
+    std::printf("%.*s\n", static_cast<int>(published_caveat.size()), published_caveat.data());
 }
 
 bool Report::write_json(const std::string& path) const {

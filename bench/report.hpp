@@ -58,6 +58,7 @@ class Report final : public benchmark::BenchmarkReporter {
   [[nodiscard]] Work& work_of(const std::string& area, const std::string& name);
   void add_value_row(const Work& work, std::vector<Row>& rows) const;
   void add_time_row(const Work& work, const Contender* peer, std::vector<Row>& rows) const;
+  static void add_published_rows(const Work& work, std::vector<Row>& rows);
   static void add_limit_row(const Work& work, std::vector<Row>& rows);
   [[nodiscard]] std::vector<Row> rows() const;
 
