@@ -23,8 +23,9 @@ std::vector<Run> on_device(std::span<const Extent> extents) {
 
 }  // namespace
 
-// What a device may reach until it has been invalidated: mappings that are gone from the tables,
-// the tables and device addresses they had, and the memory behind them.
+// What a device may hold stale until it has been invalidated: mappings that are gone from the tables,
+// the tables and device addresses they had, and the memory behind them; or that nothing was mapped
+// where now something is.
 struct SessionAddressSpace::Retired {
   std::shared_ptr<mmu::AddressSpace> tables;
   Bus& bus;
@@ -79,6 +80,8 @@ auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access
   Mapping& mapping = entry[DeviceAddr(0)];
   mapping.view = std::move(view);
   mapping.charge = std::move(charge);
+  std::shared_ptr<Retired> faults;  // that the device may remember of these addresses
+  if (remembers_faults()) faults = std::make_shared<Retired>(tables_, binding_);
   const auto runs = attach(mapping);
   if (!runs) return fail(runs.error());
   const auto mapped = tables_->map(*runs, placement, access);
@@ -90,8 +93,26 @@ auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access
   node.key() = mapped->range.begin;
   ACCELMM_CHECK(mappings_.insert(std::move(node)).inserted);
   const std::uint64_t point = timeline_.next();
-  timeline_.reach(point);  // the CPU wrote the tables: the device sees them now
+  if (faults != nullptr) {
+    faults->gather.add(*mapped);
+    faults->point = point;
+    invalidate(std::move(faults));
+  } else {
+    timeline_.reach(point);  // the CPU wrote the tables: the device sees them now
+  }
   return Mapped{mapped->range.begin, point};
+}
+
+bool SessionAddressSpace::remembers_faults() const {
+  return binding_.hardware.invalidation_policy().negative_entries ==
+         mmu::InvalidationPolicy::NegativeEntries::cached;
+}
+
+void SessionAddressSpace::invalidate(std::shared_ptr<Retired> retired) {
+  const mmu::Invalidation invalidation = retired->gather.invalidation();
+  ++invalidating_;
+  binding_.hardware.invalidate(
+      invalidation, in_loop_surely(binding_.transport, when_invalidated(std::move(retired))));
 }
 
 Result<std::uint64_t> SessionAddressSpace::unmap(DeviceAddr start) {
@@ -134,10 +155,7 @@ void SessionAddressSpace::apply_moves(Moving moving, Completion done) {
   Retired& retired = *moving.retired;
   for (mmu::Remap& remap : moving.remaps) retired.gather.add(std::move(remap).apply());
   retired.moved.emplace(std::move(done));
-  ++invalidating_;
-  binding_.hardware.invalidate(
-      retired.gather.invalidation(),
-      in_loop_surely(binding_.transport, when_invalidated(std::move(moving.retired))));
+  invalidate(std::move(moving.retired));
 }
 
 Completion::Function SessionAddressSpace::when_invalidated(std::shared_ptr<Retired> retired) {
@@ -187,10 +205,7 @@ void SessionAddressSpace::close_idle() {
       quarantine(std::move(retired));
       return finish_close();
     }
-    const mmu::Invalidation invalidation = retired->gather.invalidation();
-    ++invalidating_;
-    binding_.hardware.invalidate(
-        invalidation, in_loop_surely(binding_.transport, when_invalidated(std::move(retired))));
+    invalidate(std::move(retired));
   };
   binding_.hardware.unbind(binding_.asid, in_loop_surely(binding_.transport, std::move(unbound)));
 }

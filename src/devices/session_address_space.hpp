@@ -95,6 +95,9 @@ class SessionAddressSpace {
   using Mappings = std::map<DeviceAddr, Mapping>;
 
   [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
+  [[nodiscard]] bool remembers_faults() const;
+  /// Has the device forget what `retired` gathered. Waits for memory where there is none.
+  void invalidate(std::shared_ptr<Retired> retired);
   /// What runs when the invalidation of `retired` has ended.
   [[nodiscard]] Completion::Function when_invalidated(std::shared_ptr<Retired> retired);
   /// Releases what was retired if the invalidation ended well, quarantines it if not.

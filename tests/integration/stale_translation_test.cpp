@@ -43,6 +43,9 @@ class ForgetfulDriver final : public Driver, private MmuHardware {
     if (invalidation.cause == forgotten_) return done({});
     real_->mmu()->invalidate(invalidation, std::move(done));
   }
+  [[nodiscard]] mmu::InvalidationPolicy invalidation_policy() const override {
+    return real_->mmu()->invalidation_policy();
+  }
 
   std::unique_ptr<Driver> real_;
   std::optional<Cause> forgotten_;
@@ -79,10 +82,15 @@ Picture convolve_by_hand(const Picture& in) {
   return out;
 }
 
+sim::NpuOptions remembering_faults() {
+  sim::NpuOptions options;
+  options.model.negative_entries = sim::NpuModelOptions::NegativeEntries::cached;
+  return options;
+}
+
 class StaleTranslation : public testing::Test {
  protected:
-  void host_driver_without(std::optional<Cause> forgotten) {
-    const sim::NpuOptions options;
+  void host_driver_without(std::optional<Cause> forgotten, const sim::NpuOptions& options = {}) {
     value(host.runtime().register_device(
         sim::npu_description(options),
         std::make_unique<ForgetfulDriver>(value(sim::make_npu_driver(options)), forgotten)));
@@ -146,6 +154,18 @@ class StaleTranslation : public testing::Test {
     return value(convolve(client, picture_place)) == convolve_by_hand(second);
   }
 
+  /// A picture where the device looked for one before it was mapped.
+  [[nodiscard]] bool picture_is_found_where_there_was_none() {
+    const Client client = host.connect();
+    const Picture picture = random_picture(random);
+    const Buffer buffer = upload(client, picture);
+    EXPECT_EQ(Errc::fault, code(convolve(client, picture_place)));
+    const auto at = map_at(buffer, picture_place);
+    EXPECT_TRUE(client.wait(at.point(), soon()));
+    const auto found = convolve(client, picture_place);
+    return found && *found == convolve_by_hand(picture);
+  }
+
   /// One picture after another at the same address of two sessions, which have one address space
   /// number.
   [[nodiscard]] bool second_picture_is_right_after_close() {
@@ -200,8 +220,23 @@ TEST_F(StaleTranslation, ShowsWhenCloseDoesNotInvalidate) {
   EXPECT_FALSE(second_picture_is_right_after_close());
 }
 
-TEST_F(StaleTranslation, IsNeverUsedInARandomRunOfMapsAndUnmaps) {
-  host_driver_without(std::nullopt);
+TEST_F(StaleTranslation, OfAnAddressThatWasNotMappedIsForgottenWhenItIs) {
+  host_driver_without(std::nullopt, remembering_faults());
+  EXPECT_TRUE(picture_is_found_where_there_was_none());
+}
+
+TEST_F(StaleTranslation, ShowsWhenMapDoesNotInvalidateWhereFaultsAreRemembered) {
+  host_driver_without(Cause::map, remembering_faults());
+  EXPECT_FALSE(picture_is_found_where_there_was_none());
+}
+
+class RandomRun : public StaleTranslation,
+                  public testing::WithParamInterface<sim::NpuModelOptions::NegativeEntries> {};
+
+TEST_P(RandomRun, OfMapsAndUnmapsUsesNothingStale) {
+  sim::NpuOptions options;
+  options.model.negative_entries = GetParam();
+  host_driver_without(std::nullopt, options);
   const char* given = std::getenv("ACCELMM_SEED");
   const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 0) : 4711;
   std::fprintf(stderr, "ACCELMM_SEED=%llu\n", static_cast<unsigned long long>(seed));
@@ -232,6 +267,7 @@ TEST_F(StaleTranslation, IsNeverUsedInARandomRunOfMapsAndUnmaps) {
     Held& next = held[random() % held.size()];
     if (!next.mapping) {
       next.mapping.emplace(map_at(next.buffer, places[at]));
+      value(client.wait(next.mapping->point(), soon()));
       shown[at] = &next;
     }
     for (std::size_t i = 0; i < places.size(); ++i) {
@@ -243,6 +279,10 @@ TEST_F(StaleTranslation, IsNeverUsedInARandomRunOfMapsAndUnmaps) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(NegativeEntries, RandomRun,
+                         testing::Values(sim::NpuModelOptions::NegativeEntries::not_cached,
+                                         sim::NpuModelOptions::NegativeEntries::cached));
 
 }  // namespace
 }  // namespace accelmm::test

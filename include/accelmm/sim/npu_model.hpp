@@ -110,6 +110,9 @@ struct NpuModelOptions {
   /// Leaves of each size, and pointers to last-level tables, that the TLB holds; the oldest goes
   /// first. As many pages as 256 MiB have, so that no test is saved by an eviction.
   std::uint32_t tlb_entries = 65536;
+  /// Whether the TLB keeps, too, that an address was not mapped.
+  enum class NegativeEntries : std::uint8_t { not_cached, cached };
+  NegativeEntries negative_entries = NegativeEntries::not_cached;
   /// Slows every burst, so that a test finds the engine at work.
   std::chrono::nanoseconds delay_per_burst{0};
 };
@@ -149,7 +152,7 @@ class NpuModel {
   /// is used again after the next set_root() unless it was invalidated.
   void clear_root(std::uint32_t asid);
 
-  /// Forgets the leaves of `range` and the pointers to tables on the way there. When `done` is
+  /// Forgets the leaves and faults of `range` and the pointers to tables on the way there. When `done` is
   /// called, no access uses them any more; commands submitted after this call see it done.
   void invalidate(std::uint32_t asid, Range<DeviceAddr> range, Completion done);
 

@@ -76,6 +76,13 @@ class NpuDriver final : public Driver, private MmuHardware, private CopyEngine {
     model_->clear_root(asid);
     done({});  // what the TLB still holds goes with the invalidation that follows
   }
+  [[nodiscard]] mmu::InvalidationPolicy invalidation_policy() const override {
+    using Cached = mmu::InvalidationPolicy::NegativeEntries;
+    mmu::InvalidationPolicy policy;
+    if (options_.model.negative_entries == NpuModelOptions::NegativeEntries::cached)
+      policy.negative_entries = Cached::cached;
+    return policy;
+  }
   void invalidate(const mmu::Invalidation& invalidation, Completion done) override {
     model_->invalidate(invalidation.asid, invalidation.range, std::move(done));
   }

@@ -36,9 +36,7 @@ bool exists(std::uint32_t asid) {
 class NpuModel::State {
  public:
   State(BusPort& bus, NpuModelOptions options)
-      : options_(options),
-        mmu_(bus, options.tlb_entries),
-        engine_(mmu_, [this] { return between_bursts(); }) {}
+      : options_(options), mmu_(bus, options), engine_(mmu_, [this] { return between_bursts(); }) {}
   ~State() { stop(); }
   State(const State&) = delete;
   State& operator=(const State&) = delete;

@@ -4,8 +4,9 @@
 // Theory: three caches stand before the walk, none of which looks at memory again once it is
 // filled. An address is looked up among the 4 KiB leaves, then among the 2 MiB leaves; on a miss, a
 // known last-level table saves four of the five reads. So two different things go stale: a leaf,
-// and a pointer to a table that was freed since and may hold anything by now. Both are keyed by
-// ASID, and both are dropped by invalidate() only.
+// and a pointer to a table that was freed since and may hold anything by now. Where faults are
+// cached, that nothing was mapped is the third. All are keyed by ASID and dropped by invalidate()
+// only.
 
 namespace accelmm::sim {
 namespace {
@@ -25,12 +26,14 @@ void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
 
 }  // namespace
 
-NpuMmu::NpuMmu(BusPort& bus, std::uint32_t tlb_entries)
+NpuMmu::NpuMmu(BusPort& bus, const NpuModelOptions& options)
     : bus_(bus),
       walker_(bus),
-      small_leaves_(tlb_entries),
-      big_leaves_(tlb_entries),
-      last_tables_(tlb_entries) {}
+      small_leaves_(options.tlb_entries),
+      big_leaves_(options.tlb_entries),
+      last_tables_(options.tlb_entries),
+      faults_(options.tlb_entries),
+      negative_entries_(options.negative_entries) {}
 
 void NpuMmu::set_root(std::uint32_t asid, BusAddr root) {
   roots_[asid].store(root.value() | root_valid, std::memory_order_release);
@@ -93,6 +96,8 @@ const NpuLeaf* NpuMmu::look_up(std::uint32_t asid, DeviceAddr address) const {
 }
 
 std::expected<NpuLeaf, NpuWalkFault> NpuMmu::walk(std::uint32_t asid, DeviceAddr address) {
+  if (const NpuWalkFault* known = faults_.find(asid, small_number(address)))
+    return std::unexpected(*known);
   const BusAddr* known_table = last_tables_.find(asid, big_number(address));
   NpuWalker::Walk walk;
   if (known_table != nullptr) {
@@ -110,6 +115,9 @@ std::expected<NpuLeaf, NpuWalkFault> NpuMmu::walk(std::uint32_t asid, DeviceAddr
       big_leaves_.insert(asid, big_number(address), *walk.result);
     else
       small_leaves_.insert(asid, small_number(address), *walk.result);
+  } else if (negative_entries_ == NpuModelOptions::NegativeEntries::cached &&
+             walk.result.error().kind == NpuFaultKind::not_present) {
+    faults_.insert(asid, small_number(address), walk.result.error());
   }
   return walk.result;
 }
@@ -132,6 +140,7 @@ void NpuMmu::invalidate(std::uint32_t asid, Range<DeviceAddr> range) {
   small_leaves_.erase(asid, small_number(range.begin), small_number(last));
   big_leaves_.erase(asid, big_number(range.begin), big_number(last));
   last_tables_.erase(asid, big_number(range.begin), big_number(last));
+  faults_.erase(asid, small_number(range.begin), small_number(last));
 }
 
 Result<BusAddr> NpuMmu::find_entry(std::uint32_t asid, DeviceAddr address) const {

@@ -32,7 +32,7 @@ class NpuMmu {
     std::atomic<std::uint64_t> bytes_written{0};
   };
 
-  NpuMmu(BusPort& bus, std::uint32_t tlb_entries);
+  NpuMmu(BusPort& bus, const NpuModelOptions& options);
 
   /// Pre: the ASID exists and the root is a multiple of 4096.
   void set_root(std::uint32_t asid, BusAddr root);
@@ -71,6 +71,8 @@ class NpuMmu {
   NpuTlbArray<NpuLeaf> small_leaves_;  // by number of the 4 KiB page
   NpuTlbArray<NpuLeaf> big_leaves_;    // by number of the 2 MiB page
   NpuTlbArray<BusAddr> last_tables_;   // by number of the 2 MiB that the table maps
+  NpuTlbArray<NpuWalkFault> faults_;   // by number of the 4 KiB page; used if they are cached
+  NpuModelOptions::NegativeEntries negative_entries_;
   Counters counters_;
 };
 
