@@ -179,6 +179,7 @@ void AddressSpace::enter(Writing& writing, TableList reserve) {
   piece.range = writing.range;
   piece.attributes = writing.attributes;
   piece.kind = writing.kind;
+  piece.map = ++books_->maps;
   piece.leaf_sizes = writing.sizes;
   piece.reserve = std::move(reserve);
   books_->insert(piece);

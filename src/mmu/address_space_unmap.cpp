@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <utility>
 
-// Unmap, protect, and the way back of what was unmapped. The way back never allocates: the records
+// Unmap, what any change at the ends of a range needs, and the way back of what was unmapped. The way back never allocates: the records
 // of what is gone, taken when it was mapped, go with it.
 
 namespace accelmm::mmu {
@@ -95,33 +95,6 @@ Result<Unmapped> AddressSpace::unmap(Range<DeviceAddr> range) {
   settle_cuts(range, cuts);
   gone.ended_at_ = end(operation);
   return gone;
-}
-
-Result<Changed> AddressSpace::protect(Range<DeviceAddr> range, Attributes attributes) {
-  std::unique_lock lock(books_->mutex);
-  if (books_->has_ended || !books_->is_inside(range))
-    return fail(Errc::invalid_argument, "no range of pages of the address space");
-  Operation operation;
-  books_->wait_and_begin(lock, operation, range);
-  TableList cuts;
-  auto nodes = prepare_change(range, cuts, Gaps::refuse);
-  lock.unlock();
-  Result<void> done = nodes ? cut(range, cuts) : fail(nodes.error());
-  if (done) done = change(range, attributes);
-  lock.lock();
-  const Changed changed{range, touched_in(range)};
-  if (done) {
-    cut_books(range, *nodes);
-    for (auto at = books_->from(range.begin);
-         at != books_->pieces.end() && at->range.begin < range.end; ++at)
-      at->attributes = attributes;
-  } else if (nodes) {
-    books_->keep_spares(*nodes);
-  }
-  settle_cuts(range, cuts);
-  end(operation);
-  if (!done) return fail(done.error());
-  return changed;
 }
 
 // Records and tables for the cuts at both ends of a range.

@@ -255,10 +255,27 @@ void Books::cut(DeviceAddr at, PieceChain& spares) {
   rest->attributes = piece->attributes;
   rest->leaf_sizes = fitting(sizes, rest->range);
   rest->kind = piece->kind;
+  rest->map = piece->map;
   piece->range.end = at;
   piece->leaf_sizes = fitting(sizes, piece->range);
   ACCELMM_CHECK(pieces.insert(*rest).second);
   if (piece->kind != Piece::Kind::cover) ++mappings;
+}
+
+bool Books::belong_together(const Piece& piece, const Piece& next) {
+  return piece.range.end == next.range.begin && piece.map == next.map && piece.kind == next.kind &&
+         piece.attributes == next.attributes;
+}
+
+Piece& Books::join_next(Pieces::iterator at) {
+  const auto next = std::next(at);
+  Piece& rest = *next;
+  ACCELMM_CHECK(belong_together(*at, rest));
+  pieces.erase(next);
+  at->range.end = rest.range.end;
+  at->leaf_sizes |= rest.leaf_sizes;
+  if (rest.kind != Piece::Kind::cover) --mappings;
+  return rest;
 }
 
 void Books::insert(Piece& piece) {

@@ -42,6 +42,7 @@ struct Piece : boost::intrusive::set_base_hook<boost::intrusive::tag<InBooks>>,
   Attributes attributes{};
   std::uint64_t leaf_sizes = 0;  ///< it has leaves of no other sizes
   Kind kind = Kind::memory;
+  std::uint64_t map = 0;  ///< number of the map that made it; cuts leave pieces of one number
   TableList reserve;      ///< for the leaves that its first cut has to cut
   Piece* next = nullptr;  ///< of those that are unmapped together, or spare
 };
@@ -123,6 +124,11 @@ class Books {
   [[nodiscard]] Range<DeviceAddr> grown(Range<DeviceAddr> range);
   /// Ends a piece at an address inside of it, and begins the next there, with one of `spares`.
   void cut(DeviceAddr at, PieceChain& spares);
+  /// Whether `next` was cut off `piece`, and is like it again.
+  [[nodiscard]] static bool belong_together(const Piece& piece, const Piece& next);
+  /// Lets the piece at `at` end where the next one does. Returns that one, which is out of the books
+  /// but for its tables. Pre: they belong together.
+  Piece& join_next(Pieces::iterator at);
   void insert(Piece& piece);
   void erase(Piece& piece);
 
@@ -143,6 +149,7 @@ class Books {
       pending;
   std::map<DeviceAddr, DeviceAddr> reservations;  // begin to end
   std::size_t mappings = 0;
+  std::uint64_t maps = 0;  // ever
   ByteCount mapped_bytes;
   ByteCount covered_bytes;
   std::uint32_t spare_tables = 0;

@@ -111,6 +111,22 @@ class AddressSpace {
   ///         not_supported: the format cannot express the attributes.
   [[nodiscard]] Result<Changed> protect(Range<DeviceAddr> range, Attributes attributes);
 
+  /// Replaces small leaves in a range by larger ones where they map neighbouring memory alike, within
+  /// each mapping. What protect() and unmap() of a range made of one mapping is one again where it lies
+  /// in the range, side by side, with the same attributes.
+  /// Errors  invalid_argument: no range of pages of the space.
+  ///         not_supported: the format breaks before it makes, and nobody said how to invalidate.
+  ///         State unchanged in all cases.
+  [[nodiscard]] Result<Unmapped> merge(Range<DeviceAddr> range);
+
+  /// Calls f for each leaf of a range that the device wrote through since it was mapped or last
+  /// asked, in ascending order. The caller has the device forget the range. f must not use this space.
+  /// Errors  invalid_argument: no range of pages of the space, or it cuts a leaf.
+  ///         not_supported: the format has no such marks.
+  ///         No mark is cleared in these cases.
+  [[nodiscard]] Result<Changed> read_and_clear_dirty(
+      Range<DeviceAddr> range, const std::function<void(Range<DeviceAddr>)>& f);
+
   /// Sets device addresses aside: they are mapped by fixed address only, all or in pieces, and an
   /// access to what is not mapped faults. `alignment` is that of the first address.
   /// Errors  as map(), for size and placement.
@@ -208,6 +224,9 @@ class AddressSpace {
   virtual Result<void> cut(Range<DeviceAddr> range, TableList& cuts) = 0;
   virtual Result<Detached<TablePool>> remove(Range<DeviceAddr> range) = 0;
   virtual Result<void> change(Range<DeviceAddr> range, Attributes attributes) = 0;
+  virtual Result<Detached<TablePool>> join(Range<DeviceAddr> range) = 0;
+  virtual Result<void> clean(Range<DeviceAddr> range,
+                             const std::function<void(Range<DeviceAddr>)>& f) = 0;
   virtual Detached<TablePool> remove_all() = 0;
   /// The tables that lead_elsewhere() may need for the same arguments.
   virtual Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs,
@@ -249,6 +268,8 @@ class AddressSpace {
   [[nodiscard]] Result<void> prepare_cuts(Range<DeviceAddr> range, TableList& cuts);
   void settle_cuts(Range<DeviceAddr> range, TableList& cuts);
   void cut_books(Range<DeviceAddr> range, PieceChain& nodes);
+  void rejoin(Range<DeviceAddr> range);
+  void note_sizes(Range<DeviceAddr> range, std::uint64_t sizes);
   [[nodiscard]] Touched touched_in(Range<DeviceAddr> range) const;
   [[nodiscard]] Unmapped collect(Range<DeviceAddr> range, Detached<TablePool> detached,
                                  Touched touched);

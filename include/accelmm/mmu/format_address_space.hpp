@@ -71,6 +71,23 @@ class FormatAddressSpace final : public AddressSpace {
   Result<void> change(Range<DeviceAddr> range, Attributes attributes) override {
     return table_.protect(range, attributes);
   }
+  Result<Detached<TablePool>> join(Range<DeviceAddr> range) override {
+    if constexpr (F::breaks_before_make) {
+      if (!forget_now())
+        return fail(Errc::not_supported, "format breaks before it makes: say how to invalidate");
+      return table_.merge(range, [this](Range<DeviceAddr> broken) { forget_now()(broken); });
+    } else {
+      return table_.merge(range);
+    }
+  }
+  Result<void> clean(Range<DeviceAddr> range,
+                     const std::function<void(Range<DeviceAddr>)>& f) override {
+    if constexpr (F::has_dirty)
+      return table_.read_and_clear_dirty(
+          range, [&f](DeviceAddr begin, DeviceAddr end) { f({begin, end}); });
+    else
+      return fail(Errc::not_supported, "format has no marks of what was written");
+  }
   Detached<TablePool> remove_all() override { return table_.detach_all(); }
   Result<TableList> room_for(DeviceAddr va, std::span<const Run> runs,
                              Attributes attributes) override {

@@ -15,7 +15,8 @@ class AddressSpace;
 struct Piece;  // of the books: a stretch of one mapping
 
 /// What is gone from the tables but may be in a device's caches still: parts of mappings, the tables
-/// they had, their device addresses; of a mapping that leads elsewhere now, its old leaves.
+/// they had, their device addresses; of a mapping that leads elsewhere now, or whose leaves were
+/// merged, the old leaves.
 ///
 /// None of it is given out again until release().
 /// Lifetime  move-only; must be released (checked), before its address space is destroyed.
@@ -41,7 +42,7 @@ class [[nodiscard]] Unmapped {
   [[nodiscard]] std::uint32_t tables() const { return tables_.count; }
   /// Whether nothing was mapped there: no invalidation is needed.
   [[nodiscard]] bool is_empty() const { return pieces_ == nullptr && scope_ == Scope::pieces; }
-  /// Whether it is a mapping that leads elsewhere now.
+  /// Whether what is mapped there stays, through other leaves.
   [[nodiscard]] bool is_moved() const { return scope_ == Scope::moved; }
   /// Whether it is all of an address space, root included.
   [[nodiscard]] bool is_whole() const { return scope_ == Scope::whole; }
@@ -62,7 +63,7 @@ class [[nodiscard]] Unmapped {
 
  private:
   friend class AddressSpace;
-  /// moved: a mapping that leads elsewhere now, and keeps its addresses.
+  /// moved: what is mapped keeps its addresses, and has other leaves.
   enum class Scope : std::uint8_t { pieces, moved, whole };
 
   Unmapped(AddressSpace& space, Range<DeviceAddr> range, Scope scope, const Touched& touched,

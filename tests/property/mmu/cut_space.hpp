@@ -132,6 +132,16 @@ class CutSpace {
     return true;
   }
 
+  /// Answers whether it saved tables.
+  bool merge(std::uint64_t begin, std::uint64_t end) {
+    auto merged = space_->merge({DeviceAddr(begin), DeviceAddr(end)});
+    ACCELMM_CHECK(merged.has_value() && merged->is_moved());
+    const bool saved = merged->tables() > 0;
+    gather_->add(std::move(*merged));
+    judge_around(begin, end);
+    return saved;
+  }
+
   bool reserve(std::uint64_t begin, std::uint64_t end) {
     const auto reserved = space_->reserve(ByteCount(end - begin), fixed(begin));
     const bool refused =

@@ -36,11 +36,11 @@ class RandomCuts {
   [[nodiscard]] bool all_succeed_at_times() const {
     // Maps are aimed at free addresses, which the space runs short of.
     return maps_.succeeded * 4 >= maps_.tried && replaces_.mostly_succeeded() &&
-           unmaps_.mostly_succeeded() && protects_.mostly_succeeded();
+           unmaps_.mostly_succeeded() && protects_.mostly_succeeded() && merges_ > 0;
   }
 
   void step() {
-    switch (dice_.roll(12)) {
+    switch (dice_.roll(13)) {
       case 0:
       case 1: {
         const auto [begin, end] = free_range();
@@ -69,7 +69,13 @@ class RandomCuts {
         protects_.note(space_.protect(begin, end, access()));
         break;
       }
-      case 10:
+      case 10: {
+        const auto [begin, end] = dice_.roll(2) == 0 ? any_range() : neighbours();
+        (void)space_.protect(begin, end, access());
+        if (space_.merge(begin, end)) ++merges_;
+        break;
+      }
+      case 11:
         reserve_or_end();
         break;
       default:
@@ -130,6 +136,18 @@ class RandomCuts {
     const std::uint64_t from = dice_.roll(pages);
     return {begin + from * page, begin + (from + 1 + dice_.roll(pages - from)) * page};
   }
+  // Some intervals side by side: perhaps what protect() made of one.
+  Interval neighbours() {
+    const auto& intervals = space_.model().intervals();
+    if (intervals.empty()) return any_range();
+    auto at =
+        std::next(intervals.begin(), static_cast<std::ptrdiff_t>(dice_.roll(intervals.size())));
+    while (at != intervals.begin() && std::prev(at)->second.end == at->first) --at;
+    const std::uint64_t begin = at->first;
+    std::uint64_t end = at->second.end;
+    while (++at != intervals.end() && at->first == end) end = at->second.end;
+    return {begin, end};
+  }
   void reserve_or_end() {
     const auto& reservations = space_.reservations();
     if (reservations.size() < 4 && dice_.roll(2) == 0) {
@@ -150,6 +168,7 @@ class RandomCuts {
   Tally replaces_;
   Tally unmaps_;
   Tally protects_;
+  std::uint64_t merges_ = 0;  // that saved tables
 };
 
 TEST(CutSpaceProperty, AgreesWithTheIntervalModelAndTheNaiveWalker) {
