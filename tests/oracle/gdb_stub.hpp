@@ -55,7 +55,8 @@ class GdbStub {
   [[nodiscard]] Result<void> set_register(const std::string& name, std::uint64_t value) {
     const auto number = numbers_.find(name);
     if (number == numbers_.end()) return fail(Errc::io_error, "QEMU's CPU has no such register");
-    std::string packet = "P" + to_hex(number->second).substr(2) + "=";
+    std::string packet("P");
+    packet.append(to_hex(number->second).substr(2)).append("=");
     for (unsigned byte = 0; byte < 8; ++byte) append_hex(packet, (value >> (8 * byte)) & 0xFF);
     const auto answer = ask(packet);
     if (!answer) return fail(answer.error());
