@@ -94,7 +94,7 @@ class SessionAddressSpace {
   };
   using Mappings = std::map<DeviceAddr, Mapping>;
 
-  [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
+  [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping, Access access) const;
   /// What runs when the invalidation of `retired` has ended.
   [[nodiscard]] Completion::Function when_invalidated(std::shared_ptr<Retired> retired);
   /// Releases what was retired if the invalidation ended well, quarantines it if not.
