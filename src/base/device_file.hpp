@@ -32,9 +32,9 @@ namespace accelmm::sys {
 
 /// What this process may lock in memory, and has locked: what pinning for devices counts to as well.
 struct LockedMemory {
-  ByteCount limit;          ///< RLIMIT_MEMLOCK
-  ByteCount locked;         ///< of all of this process
-  bool unlimited = false;   ///< the limit is not asked for: CAP_IPC_LOCK
+  ByteCount limit;         ///< RLIMIT_MEMLOCK
+  ByteCount locked;        ///< of all of this process
+  bool unlimited = false;  ///< the limit is not asked for: CAP_IPC_LOCK
 };
 [[nodiscard]] Result<LockedMemory> locked_memory();
 

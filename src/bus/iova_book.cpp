@@ -44,8 +44,8 @@ Result<BusAddr> IovaBook::take(ByteCount length, ByteCount phase) {
   for (const Alignment alignment : {options_.large, options_.page}) {
     if (alignment == options_.large && !wants_large) continue;
     for (VaAllocator& range : ranges_) {
-      const auto taken = range.allocate(
-          length, alignment, alignment == options_.large ? phase : ByteCount(0));
+      const auto taken =
+          range.allocate(length, alignment, alignment == options_.large ? phase : ByteCount(0));
       if (taken) return BusAddr(taken->begin.value());
       if (taken.error().code != Errc::no_memory) return fail(taken.error());
     }

@@ -28,9 +28,9 @@ namespace accelmm {
 class IovaBook {
  public:
   struct Options {
-    Alignment page;               ///< what extents and addresses are multiples of
+    Alignment page;                           ///< what extents and addresses are multiples of
     Alignment large{std::uint64_t{2} << 20};  ///< what long extents are congruent to memory by
-    unsigned address_bits = 64;   ///< of the device
+    unsigned address_bits = 64;               ///< of the device
   };
   /// `ranges` are ascending and disjoint. What the device cannot reach of them is left out.
   /// Errors  not_supported: the device reaches none of them.  no_memory.

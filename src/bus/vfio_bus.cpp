@@ -41,8 +41,7 @@ Result<std::unique_ptr<VfioBus>> VfioBus::create(std::shared_ptr<VfioContainer> 
   const Alignment large(std::max(large_page, page.value()));
   auto book = IovaBook::create(info.ranges, {page, large, address_bits});
   if (!book) return fail(book.error());
-  return std::unique_ptr<VfioBus>(
-      new VfioBus(std::move(container), host_window, std::move(*book)));
+  return std::unique_ptr<VfioBus>(new VfioBus(std::move(container), host_window, std::move(*book)));
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a bus");
 }

@@ -75,8 +75,8 @@ Result<void> VfioContainer::join() {
   const auto set = kernel_->control(group_.view(), VFIO_GROUP_SET_CONTAINER,
                                     VfioKernel::address_of(container), "vfio_group_set_container");
   if (!set) return fail(set.error());
-  const auto chosen = kernel_->control(container_.view(), VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU,
-                                       "vfio_set_iommu");
+  const auto chosen =
+      kernel_->control(container_.view(), VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU, "vfio_set_iommu");
   if (!chosen) return fail(chosen.error());
   return {};
 }

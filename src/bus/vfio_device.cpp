@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <accelmm/vfio_device.hpp>
-
 #include "bus/vfio_bus.hpp"
 #include "bus/vfio_files.hpp"
 #include "bus/vfio_interrupt.hpp"
 #include "bus/vfio_region.hpp"
+
+#include <accelmm/vfio_device.hpp>
 
 #include <array>
 #include <new>
@@ -40,9 +40,8 @@ Result<void> open_device(VfioFiles& files, const std::string& address) {
   files.device.reset(*fd);  // close-on-exec: the kernel makes it so
   vfio_device_info info{};
   info.argsz = sizeof info;
-  const auto told =
-      files.kernel().control(files.device.view(), VFIO_DEVICE_GET_INFO,
-                             VfioKernel::address_of(info), "vfio_device_get_info");
+  const auto told = files.kernel().control(files.device.view(), VFIO_DEVICE_GET_INFO,
+                                           VfioKernel::address_of(info), "vfio_device_get_info");
   if (!told) return fail(told.error());
   if ((info.flags & VFIO_DEVICE_FLAGS_PCI) == 0)
     return fail(Errc::not_supported, "not a PCI device");
@@ -150,8 +149,8 @@ std::uint64_t VfioDevice::page_sizes() const {
 }
 
 BusFactory VfioDevice::bus_factory(unsigned address_bits) const {
-  return [container = state_->files->container, address_bits](
-             std::span<const std::byte> host_window) -> Result<std::unique_ptr<Bus>> {
+  return [container = state_->files->container,
+          address_bits](std::span<const std::byte> host_window) -> Result<std::unique_ptr<Bus>> {
     auto bus = VfioBus::create(container, host_window, address_bits);
     if (!bus) return fail(bus.error());
     return std::move(*bus);

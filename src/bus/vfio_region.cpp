@@ -15,9 +15,9 @@ Result<VfioRegionPlace> place_of_region(const VfioFiles& files, std::uint32_t in
   vfio_region_info info{};
   info.argsz = sizeof info;
   info.index = index;
-  const auto told = files.kernel().control(files.device.view(), VFIO_DEVICE_GET_REGION_INFO,
-                                           VfioKernel::address_of(info),
-                                           "vfio_device_get_region_info");
+  const auto told =
+      files.kernel().control(files.device.view(), VFIO_DEVICE_GET_REGION_INFO,
+                             VfioKernel::address_of(info), "vfio_device_get_region_info");
   if (!told) return fail(told.error());
   constexpr auto last = static_cast<std::uint64_t>(std::numeric_limits<off_t>::max());
   if (info.offset > last || info.size > last - info.offset)
@@ -44,8 +44,8 @@ Result<std::unique_ptr<VfioRegion::State>> VfioRegion::State::open(
   const bool whole = (place->flags & VFIO_REGION_INFO_FLAG_MMAP) != 0 &&
                      (place->flags & VFIO_REGION_INFO_FLAG_CAPS) == 0;
   if (whole) {
-    auto mapping = Mapping::create(files->device.view(), place->offset, place->size,
-                                   PROT_READ | PROT_WRITE);
+    auto mapping =
+        Mapping::create(files->device.view(), place->offset, place->size, PROT_READ | PROT_WRITE);
     if (!mapping) return fail(mapping.error());
     if (auto excluded = mapping->exclude_from_fork(); !excluded) return fail(excluded.error());
     state->mapping = std::move(*mapping);
@@ -74,7 +74,8 @@ Result<Word> VfioRegion::State::read(ByteCount offset) const {
     return *reinterpret_cast<const volatile Word*>(mapping.bytes().data() + offset.value());
   Word word{};
   const auto bytes = std::as_writable_bytes(std::span(&word, 1));
-  if (auto done = files->kernel().read_at(files->device.view(), place.offset + offset.value(), bytes);
+  if (auto done =
+          files->kernel().read_at(files->device.view(), place.offset + offset.value(), bytes);
       !done)
     return fail(done.error());
   return word;

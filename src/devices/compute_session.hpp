@@ -117,7 +117,8 @@ class ComputeSession {
   std::optional<RegionOwner> memory_;  // none: the device has no memory
   FailedRequests failures_;
   std::unique_ptr<SessionAddressSpace> space_;
-  std::optional<SessionBusMappings> bus_mappings_;  // of a device without an MMU, on a bus of its own
+  std::optional<SessionBusMappings>
+      bus_mappings_;  // of a device without an MMU, on a bus of its own
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;
   IoctlTable ioctls_;

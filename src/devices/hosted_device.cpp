@@ -257,8 +257,7 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
       HandleTable<std::shared_ptr<Allocation>>::create(description_.session_quota.buffers);
   if (!buffers) return fail(buffers.error());
   if (!description_.mmu) {
-    auto made =
-        std::make_unique<ComputeSession>(*this, peer, 0, nullptr, std::move(*buffers));
+    auto made = std::make_unique<ComputeSession>(*this, peer, 0, nullptr, std::move(*buffers));
     if (own_bus_) made->map_on(*own_bus_);
     return made;
   }

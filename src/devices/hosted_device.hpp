@@ -151,8 +151,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::shared_ptr<Region> host_;
   std::shared_ptr<Region> memory_;           // null: the device has none
   std::shared_ptr<PressureWatch> pressure_;  // of memory_
-  std::unique_ptr<WindowBus> bus_;  // of a model
-  std::unique_ptr<Bus> own_bus_;    // null: the hardware is a model
+  std::unique_ptr<WindowBus> bus_;           // of a model
+  std::unique_ptr<Bus> own_bus_;             // null: the hardware is a model
   std::unique_ptr<Device> device_;
   std::unique_ptr<Driver> driver_;
   IoctlTable driver_ioctls_;

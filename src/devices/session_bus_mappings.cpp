@@ -39,8 +39,7 @@ auto SessionBusMappings::map(View view, mmu::Placement placement, Access access,
   // The entry is made first: once memory is attached, nothing that is left to do can fail.
   Mappings entry;
   Mapping& mapping =
-      entry.emplace(DeviceAddr(0), Mapping{std::move(view), {}, access, std::move(charge)})
-          ->second;
+      entry.emplace(DeviceAddr(0), Mapping{std::move(view), {}, access, std::move(charge)})->second;
   auto runs = bus_.attach(extents, access);
   if (!runs) return fail(runs.error());
   if (!is_one_range(*runs)) {

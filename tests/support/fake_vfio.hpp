@@ -113,7 +113,8 @@ class FakeVfio final : public VfioKernel {
   }
 
   Result<UniqueFd> open(const std::string& path) override {
-    if (const int injected = fault_injection::point("open")) return fail_errno(injected, "injected");
+    if (const int injected = fault_injection::point("open"))
+      return fail_errno(injected, "injected");
     const std::lock_guard hold(mutex_);
     if (path == "/dev/vfio/vfio") return file(container_);
     if (path == "/dev/vfio/" + group_link.substr(group_link.rfind('/') + 1)) return file(group_);
@@ -214,7 +215,8 @@ class FakeVfio final : public VfioKernel {
         mapped.clear();
         return 0;
       case VFIO_GROUP_GET_DEVICE_FD:
-        if (std::strcmp(reinterpret_cast<const char*>(argument), "0000:00:03.0") != 0) return -ENODEV;
+        if (std::strcmp(reinterpret_cast<const char*>(argument), "0000:00:03.0") != 0)
+          return -ENODEV;
         return file(device_)->release();
       case VFIO_DEVICE_GET_INFO:
         return put(argument, info);
@@ -323,8 +325,7 @@ class FakeVfio final : public VfioKernel {
     if (args.size == 0 || (args.size | args.iova | args.vaddr) % page != 0) return -EINVAL;
     const auto next = mapped.lower_bound(args.iova);
     if (next != mapped.end() && next->first - args.iova < args.size) return -EEXIST;
-    if (next != mapped.begin() &&
-        args.iova - std::prev(next)->first < std::prev(next)->second.size)
+    if (next != mapped.begin() && args.iova - std::prev(next)->first < std::prev(next)->second.size)
       return -EEXIST;
     if (mapped.size() >= mappings_left) return -ENOSPC;
     const bool inside = std::ranges::any_of(ranges, [&](const vfio_iova_range& range) {

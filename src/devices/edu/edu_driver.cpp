@@ -59,8 +59,7 @@ Result<void> EduDriver::copy(Session& session, accelmm_edu_copy& args,
     return fail(Errc::invalid_argument, "range is empty or leaves the device's buffer");
   const auto memory = make_range(DeviceAddr(args.address), ByteCount(args.length));
   if (!memory) return fail(memory.error());
-  const Access access =
-      direction == EduEngine::Direction::to_device ? Access::read : Access::write;
+  const Access access = direction == EduEngine::Direction::to_device ? Access::read : Access::write;
   const bool reachable = session.reaches(*memory, access);
   const std::uint64_t point = session.jobs()->next();
   args.point = {ACCELMM_TIMELINE_JOBS, 0, point};

@@ -19,7 +19,8 @@ struct EduOptions {
 };
 
 /// What the device is, for Runtime::register_device(). Throws std::bad_alloc.
-[[nodiscard]] DeviceDescription edu_description(const VfioDevice& device, const EduOptions& options);
+[[nodiscard]] DeviceDescription edu_description(const VfioDevice& device,
+                                                const EduOptions& options);
 
 /// The driver of QEMU's edu device (PCI 1234:11e8), which moves bytes between mapped memory and its
 /// buffer: see edu_uapi.h.

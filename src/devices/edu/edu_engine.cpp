@@ -64,8 +64,8 @@ Result<std::unique_ptr<EduEngine>> EduEngine::create(VfioDevice& device,
   auto interrupt = device.interrupt();
   if (!interrupt) return fail(interrupt.error());
   if (auto on = device.set_bus_master(VfioDevice::BusMaster::on); !on) return fail(on.error());
-  std::unique_ptr<EduEngine> engine(new EduEngine(device, options, std::move(*registers),
-                                                  std::move(*interrupt), *version));
+  std::unique_ptr<EduEngine> engine(
+      new EduEngine(device, options, std::move(*registers), std::move(*interrupt), *version));
   engine->thread_ = std::thread([self = engine.get()] { self->work(); });
   return engine;
 } catch (const std::bad_alloc&) {
@@ -127,18 +127,21 @@ void EduEngine::work() {
     running_ = job.session;
     lock.unlock();
     const Result<void> result = run(job);
+    if (result) note_transfer(job.length);
     job.done(result);
     lock.lock();
-    if (result) {
-      ++statistics_.transfers;
-      statistics_.bytes += job.length;
-    }
     running_.reset();
     auto idle = std::exchange(when_idle_, {});
     lock.unlock();
     for (Completion& done : idle) done({});
     lock.lock();
   }
+}
+
+void EduEngine::note_transfer(std::uint32_t length) {
+  const std::lock_guard lock(mutex_);
+  ++statistics_.transfers;
+  statistics_.bytes += length;
 }
 
 Result<void> EduEngine::run(const Job& job) {

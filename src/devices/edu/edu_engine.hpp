@@ -74,6 +74,7 @@ class EduEngine {
   [[nodiscard]] Result<void> start(const Job& job);
   [[nodiscard]] Result<void> await_end();
   [[nodiscard]] Result<bool> take_interrupt();
+  void note_transfer(std::uint32_t length);
   void recover();
 
   VfioDevice& device_;

@@ -11,9 +11,9 @@
 
 /* Moves bytes between mapped memory and the device's buffer, by the device's own DMA. */
 struct accelmm_edu_copy {
-  __u64 address; /* device address of the memory, any byte of a mapping */
-  __u32 offset;  /* into the device's buffer */
-  __u32 length;  /* 1 to ACCELMM_EDU_BUFFER_SIZE - offset */
+  __u64 address;              /* device address of the memory, any byte of a mapping */
+  __u32 offset;               /* into the device's buffer */
+  __u32 length;               /* 1 to ACCELMM_EDU_BUFFER_SIZE - offset */
   struct accelmm_point point; /* out: reached when it is done; ETIMEDOUT if it never is */
 };
 /* Memory to device: the mapping must be readable. */

@@ -33,8 +33,11 @@ namespace accelmm::kernel_test {
   }
 }
 
-/// What pinned pages there are, in the whole machine, by the kernel's own counters.
+/// What pinned pages there are, in the whole machine, by the kernel's own counters, which each CPU
+/// keeps a part of until it is told to add it.
 [[nodiscard]] inline std::int64_t pinned_pages() {
+  const UniqueFd refresh = opened("/proc/sys/vm/stat_refresh", O_WRONLY);
+  EXPECT_EQ(1, ::write(refresh.get(), "1", 1));
   std::ifstream file("/proc/vmstat");
   std::int64_t pinned = 0;
   std::string name;
@@ -65,7 +68,8 @@ class KernelLog {
       if (size <= 0) continue;  // EPIPE: lines were lost
       const std::string text(line, static_cast<std::size_t>(size));
       seen_ += text;
-      if (text.find(word) != std::string::npos && text.find(other) != std::string::npos) return true;
+      if (text.find(word) != std::string::npos && text.find(other) != std::string::npos)
+        return true;
     }
     return false;
   }

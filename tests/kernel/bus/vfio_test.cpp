@@ -112,8 +112,7 @@ TEST(Vfio, TheDeviceIsWhatItSaysAndItsInterruptArrives) {
   EXPECT_EQ(1_MiB, edu.registers().size());
   EXPECT_EQ(VfioInterrupt::Kind::msi, edu.interrupt().kind());
   EXPECT_EQ(0x00edU, *edu.registers().read32(0_B) & 0xffff);
-  EXPECT_EQ(Errc::timed_out,
-            edu.interrupt().wait(sys::monotonic_ns() + 100'000'000).error().code);
+  EXPECT_EQ(Errc::timed_out, edu.interrupt().wait(sys::monotonic_ns() + 100'000'000).error().code);
   ASSERT_TRUE(edu.registers().write32(0x60_B, 0x80).has_value());
   EXPECT_TRUE(edu.interrupt().wait(sys::monotonic_ns() + transfer_ns).has_value());
   EXPECT_EQ(0x80U, *edu.registers().read32(0x24_B));

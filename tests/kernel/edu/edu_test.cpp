@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/edu/edu_driver.hpp"
-
 #include "devices/edu/edu_uapi.h"
 #include "kernel/bus/edu_machine.hpp"
 
@@ -145,8 +144,7 @@ TEST(Edu, WhatASessionUnmappedFaultsAndItsEndUnpinsEverything) {
     EXPECT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 4000).has_value());
     ASSERT_TRUE(there->unmap().has_value());
     EXPECT_EQ(pinned, pinned_pages());
-    EXPECT_EQ(Errc::fault,
-              copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 8).error().code);
+    EXPECT_EQ(Errc::fault, copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 8).error().code);
     EXPECT_EQ(address, client.last_fault()->address);
     (void)buffer->map_device()->release();
     EXPECT_EQ(pinned + 2, pinned_pages());
@@ -180,8 +178,8 @@ TEST(Edu, AKilledDriverProcessLeavesNothingMappedAndTheNextOneStarts) {
     std::memset(its_bytes->bytes().data(), 0x22, 4096);
     ASSERT_TRUE(
         copy(other, ACCELMM_IOCTL_EDU_COPY_IN, mapped->address().value(), 0, 64).has_value());
-    ASSERT_TRUE(
-        copy(other, ACCELMM_IOCTL_EDU_COPY_OUT, mapped->address().value() + 100, 0, 64).has_value());
+    ASSERT_TRUE(copy(other, ACCELMM_IOCTL_EDU_COPY_OUT, mapped->address().value() + 100, 0, 64)
+                    .has_value());
   }
   // The transfer came to its end or did not; nothing of the second process reached the buffer.
   const auto is_old = [](std::byte byte) { return byte == std::byte{0x11}; };

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bus/iova_book.hpp"
-
 #include "property/mm/steps.hpp"
 
 #include <algorithm>
@@ -25,8 +24,8 @@ Range<BusAddr> pages(std::uint64_t begin, std::uint64_t end) {
 class NaiveBook {
  public:
   NaiveBook(const Ranges& ranges, unsigned address_bits) {
-    const std::uint64_t limit = address_bits < 64 ? (std::uint64_t{1} << address_bits) / page
-                                                  : ~std::uint64_t{0};
+    const std::uint64_t limit =
+        address_bits < 64 ? (std::uint64_t{1} << address_bits) / page : ~std::uint64_t{0};
     pages_.assign(ranges.back().end.value() / page, State::outside);
     for (const auto& range : ranges)
       for (std::uint64_t at = range.begin.value() / page; at < range.end.value() / page; ++at)
@@ -78,7 +77,8 @@ class JudgedBook {
   JudgedBook(const Ranges& ranges, unsigned bits)
       : naive_(ranges, bits),
         book_(*IovaBook::create(
-            ranges, {.page = Alignment(page), .large = Alignment(16 * page), .address_bits = bits})) {}
+            ranges,
+            {.page = Alignment(page), .large = Alignment(16 * page), .address_bits = bits})) {}
 
   bool enter(Extent extent, Access access, ByteCount phase) {
     const auto same = std::ranges::find_if(holders_, [&](const Holder& holder) {

@@ -117,12 +117,15 @@ TEST_F(EduDriverTest, AllOfTheBufferCanBeUsedAndNothingBeyondIt) {
   const std::uint64_t address = there->address().value();
   EXPECT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 4095).has_value());
   EXPECT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 4094, 1).has_value());
-  for (const auto& [offset, length] : {std::pair{0U, 4096U}, {1U, 4095U}, {4095U, 1U}, {0U, 0U},
-                                       {0xffffffffU, 2U}, {1U, 0xffffffffU}})
+  for (const auto& [offset, length] : {std::pair{0U, 4096U},
+                                       {1U, 4095U},
+                                       {4095U, 1U},
+                                       {0U, 0U},
+                                       {0xffffffffU, 2U},
+                                       {1U, 0xffffffffU}})
     EXPECT_EQ(Errc::invalid_argument,
               copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, offset, length).error().code);
-  EXPECT_EQ(Errc::overflow,
-            copy(client, ACCELMM_IOCTL_EDU_COPY_IN, ~0ULL, 0, 2).error().code);
+  EXPECT_EQ(Errc::overflow, copy(client, ACCELMM_IOCTL_EDU_COPY_IN, ~0ULL, 0, 2).error().code);
   EXPECT_EQ(0, hardware_.overruns);
 }
 
@@ -135,7 +138,8 @@ TEST_F(EduDriverTest, AddressesFitIntoTheBitsOfTheDevice) {
     const auto there = buffers.back().map_device();
     ASSERT_TRUE(there.has_value());
     EXPECT_LE((there->address() + 512_KiB).value(), 1U << 28);
-    EXPECT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, there->address().value(), 0, 64).has_value());
+    EXPECT_TRUE(
+        copy(client, ACCELMM_IOCTL_EDU_COPY_IN, there->address().value(), 0, 64).has_value());
   }
   EXPECT_EQ(0, hardware_.clamped);
 }
@@ -186,8 +190,9 @@ TEST_F(EduDriverTest, MappingsHaveQuotasFactsAndErrorsAsThoseOfAnMmu) {
   const auto there = buffer->map_device();
   EXPECT_EQ(1U, client.session_info()->mappings);
   EXPECT_EQ(8192U, client.session_info()->mapped_bytes);
-  EXPECT_EQ(Errc::not_supported,
-            buffer->map_device(Access::read, DevicePlacement::fixed(DeviceAddr(1 << 20))).error().code);
+  EXPECT_EQ(
+      Errc::not_supported,
+      buffer->map_device(Access::read, DevicePlacement::fixed(DeviceAddr(1 << 20))).error().code);
   kernel_.lock.limit = 8_KiB;
   EXPECT_EQ(Errc::over_quota, client.allocate(4_KiB)->map_device().error().code);
   EXPECT_EQ(1U, client.session_info()->mappings);
@@ -215,8 +220,7 @@ TEST_F(EduDriverTest, ATransferThatDoesNotEndTimesOutAndTheDeviceIsCutOffUntilIt
   const auto there = buffer->map_device();
   const std::uint64_t address = there->address().value();
   hardware_.holds_transfers = true;
-  EXPECT_EQ(Errc::timed_out,
-            copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8).error().code);
+  EXPECT_EQ(Errc::timed_out, copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8).error().code);
   EXPECT_EQ(1U, info(client).timeouts);
   hardware_.release();  // while the device is cut off, or after that was given up
   const auto next = copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8);
@@ -231,8 +235,7 @@ TEST_F(EduDriverTest, ADeviceThatHangsForEverFailsLaterTransfersAtOnce) {
   const auto there = buffer->map_device();
   const std::uint64_t address = there->address().value();
   hardware_.holds_transfers = true;
-  EXPECT_EQ(Errc::timed_out,
-            copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8).error().code);
+  EXPECT_EQ(Errc::timed_out, copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8).error().code);
   EXPECT_EQ(Errc::io_error, copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 8).error().code);
   EXPECT_EQ(0, kernel_.command & PCI_COMMAND_MASTER);
 }
@@ -306,6 +309,7 @@ TEST_F(EduDriverTest, ARemovedDeviceReachesNoMemoryByItself) {
   ASSERT_TRUE(start().has_value());
   EXPECT_NE(0, kernel_.command & PCI_COMMAND_MASTER);
   EXPECT_TRUE(runtime_->remove_device(0).has_value());
+  runtime_.reset();  // the driver has removed it by then
   EXPECT_EQ(0, kernel_.command & PCI_COMMAND_MASTER);
   EXPECT_EQ(~0U, kernel_.armed_index);
 }
