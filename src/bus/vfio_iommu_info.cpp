@@ -53,6 +53,7 @@ Result<void> add_ranges(std::span<const std::byte> answer, std::uint64_t offset,
 
 Result<void> read_capabilities(std::span<const std::byte> answer, std::uint64_t first,
                                VfioIommuInfo& info) {
+  if (first == 0) return fail(Errc::protocol_error, "capabilities of the IOMMU are missing");
   std::uint64_t earliest = sizeof(vfio_iommu_type1_info);
   for (std::uint64_t at = first; at != 0;) {
     const auto header = part_at<vfio_info_cap_header>(answer, at);

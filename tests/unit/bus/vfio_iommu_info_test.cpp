@@ -122,6 +122,7 @@ TEST(VfioIommuInfo, AnswersThatContradictThemselvesAreRefused) {
   Answer no_pages;
   no_pages.head().flags = VFIO_IOMMU_INFO_CAPS;
   EXPECT_TRUE(refused(no_pages));
+  EXPECT_TRUE(refused(Answer()));  // says that there are capabilities, and has none
   Answer loop;
   const auto first = loop.add_unknown();
   loop.set_next(loop.add_available(1), first);
