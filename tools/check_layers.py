@@ -22,7 +22,7 @@ PUBLIC = {
            "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
            "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "slab_recent.hpp", "trace.hpp",
            "trace_recorder.hpp", "va_allocator.hpp"],
-    "bus": ["bus.hpp"],
+    "bus": ["bus.hpp", "pci_address.hpp", "vfio_device.hpp"],
     "dmabuf": ["dmabuf.hpp", "fence.hpp", "fence_watch.hpp"],
     "mmu": ["mmu/"],
     "devices": ["defragmentation.hpp", "device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp",

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/access.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/extent.hpp>
 #include <accelmm/units.hpp>
 
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -42,10 +45,17 @@ class Bus {
   /// Makes extents of the host window reachable. Each call counts: an extent attached twice is
   /// reachable until it is detached twice. Pre     the memory stays in place until it is detached.
   /// Returns runs that cover the extents in their order; they go to detach() as they are.
+  /// `access`  what the device shall be able to do; a bus that cannot tell reading from writing
+  ///         allows both.
   /// Errors  invalid_argument: an extent is empty, not whole pages or outside the window.
-  /// no_memory.
+  ///         no_memory.  The bus's own: over_quota, not_supported.
   ///         The state is unchanged.
-  [[nodiscard]] virtual Result<std::vector<Run>> attach(std::span<const Extent> host_extents) = 0;
+  [[nodiscard]] virtual Result<std::vector<Run>> attach(std::span<const Extent> host_extents,
+                                                        Access access) = 0;
+  /// For reading and writing.
+  [[nodiscard]] Result<std::vector<Run>> attach(std::span<const Extent> host_extents) {
+    return attach(host_extents, Access::read_write);
+  }
 
   /// Makes memory of another device reachable: `extents` of what that device calls its own, whose
   /// first byte the host's bus has at `begin`. As attach() otherwise.
@@ -60,5 +70,10 @@ class Bus {
   /// these runs any more: unmapped, and invalidated in the device.
   virtual void detach(std::span<const Run> runs) noexcept = 0;
 };
+
+/// Makes a device's bus over the host window as this process maps it: the first byte is at offset 0.
+/// Called once, before Driver::probe. The window outlives the bus.
+using BusFactory =
+    std::function<Result<std::unique_ptr<Bus>>(std::span<const std::byte> host_window)>;
 
 }  // namespace accelmm

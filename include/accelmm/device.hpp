@@ -79,6 +79,11 @@ struct DeviceDescription {
   std::uint32_t driver_version = 0;  ///< major << 16 | minor
   std::optional<DeviceMemoryDescription> memory = {};
   std::optional<MmuDescription> mmu = {};
+  /// How the hardware reaches host buffers. Empty: it is a model in this process, which reaches them
+  /// through Device::bus(). Else the machine does it, e.g. VfioDevice::bus_factory(): such a device
+  /// has no memory and no MMU here, its sessions' mappings are at addresses of this bus, and since
+  /// these are all of one IOMMU domain it takes one session at a time.
+  BusFactory make_bus = {};
   ComputeSessions compute_sessions = ComputeSessions::many;
   NodePermissions permissions = {};
   Quota session_quota = {};
@@ -99,8 +104,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   [[nodiscard]] std::uint32_t number() const { return number_; }
-  /// How the hardware reaches memory: device memory from bus address 0, attached host memory above
-  /// it.
+  /// How the model of the hardware reaches memory: device memory from bus address 0, attached host
+  /// memory above it. Every access is a fault if the description makes a bus of its own.
   [[nodiscard]] BusPort& bus() const { return bus_; }
   /// Moves sessions' memory to make room, with the driver's CopyEngine: what is planned within the
   /// budget is copied, mapped where it is now, invalidated, and only then free where it was. Memory

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <accelmm/access.hpp>
 #include <accelmm/timeline.hpp>
 #include <accelmm/transport.hpp>
+#include <accelmm/units.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace accelmm {
@@ -33,6 +36,16 @@ class Session {
   /// ACCELMM_TIMELINE_JOBS of the session.
   [[nodiscard]] const std::shared_ptr<Timeline>& jobs() const { return jobs_; }
 
+  /// Whether the session has mapped all of a range, for this access: what a driver asks before it
+  /// hands addresses to hardware whose accesses nobody reports. Devices whose description makes a
+  /// bus; false on others, whose MMU knows.
+  /// Threads  the runtime's.
+  [[nodiscard]] bool reaches(Range<DeviceAddr> range, Access access) const {
+    return reaches_ && reaches_(range, access);
+  }
+  using Reaches = std::function<bool(Range<DeviceAddr>, Access)>;
+  void set_reaches(Reaches reaches) { reaches_ = std::move(reaches); }
+
   /// What the driver keeps for this session; destroyed after Driver::close.
   void set_driver_data(std::shared_ptr<void> data) { driver_data_ = std::move(data); }
   template <class T>
@@ -47,6 +60,7 @@ class Session {
   Peer peer_;
   std::shared_ptr<Timeline> jobs_;
   std::shared_ptr<void> driver_data_;
+  Reaches reaches_;
 };
 
 }  // namespace accelmm

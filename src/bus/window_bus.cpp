@@ -58,7 +58,8 @@ void WindowBus::remove_extents(std::span<const Extent> host_extents) noexcept {
   for (const Extent& extent : host_extents) attached_.remove(extent);
 }
 
-Result<std::vector<Run>> WindowBus::attach(std::span<const Extent> host_extents) {
+Result<std::vector<Run>> WindowBus::attach(std::span<const Extent> host_extents,
+                                           Access /*access*/) {
   if (const auto valid = check_extents(host_extents); !valid) return fail(valid.error());
   std::vector<Run> runs;
   try {

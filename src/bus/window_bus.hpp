@@ -35,7 +35,10 @@ class WindowBus final : public Bus, public BusPort {
   WindowBus& operator=(const WindowBus&) = delete;
   ~WindowBus() override;
 
-  [[nodiscard]] Result<std::vector<Run>> attach(std::span<const Extent> host_extents) override;
+  /// Reachable for reading and writing, as far as the place in the window allows it.
+  [[nodiscard]] Result<std::vector<Run>> attach(std::span<const Extent> host_extents,
+                                                Access access) override;
+  using Bus::attach;
   void detach(std::span<const Run> runs) noexcept override;
 
   [[nodiscard]] Result<void> read(BusAddr address, std::span<std::byte> into) override;

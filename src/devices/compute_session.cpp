@@ -32,6 +32,13 @@ ComputeSession::ComputeSession(HostedDevice& device, const Peer& peer, std::uint
   if (Region* const memory = device.memory()) memory_.emplace(memory->shared_from_this(), account_);
 }
 
+void ComputeSession::map_on(Bus& bus) {
+  bus_mappings_.emplace(bus);
+  session_.set_reaches([this](Range<DeviceAddr> range, Access access) {
+    return bus_mappings_->reaches(range, access);
+  });
+}
+
 void ComputeSession::open(Completion done) {
   auto bound = [this, done = std::move(done)](Result<void> result) mutable {
     if (!result) return done(result);
@@ -71,7 +78,8 @@ void ComputeSession::close(Completion done) {
 }
 
 void ComputeSession::finish_close() {
-  if (space_) space_->timeline().abandon_waiters(Errc::no_device);
+  if (bus_mappings_) bus_mappings_->close();  // before the memory is freed
+  if (Timeline* const mappings = mapping_timeline()) mappings->abandon_waiters(Errc::no_device);
   {
     const auto freed = std::move(buffers_);
   }
@@ -89,7 +97,9 @@ accelmm_info_session ComputeSession::info() const {
           .buffers = buffers_.size(),
           .buffer_bytes = account_->used().value(),
           .mappings = mappings(),
-          .mapped_bytes = space_ ? space_->mapped_bytes().value() : 0,
+          .mapped_bytes = space_          ? space_->mapped_bytes().value()
+                          : bus_mappings_ ? bus_mappings_->mapped_bytes().value()
+                                          : 0,
           .page_table_bytes = space_ ? space_->table_bytes().value() : 0,
           .quota_bytes = quota.bytes.value(),
           .quota_buffers = quota.buffers,

@@ -4,6 +4,7 @@
 #include "devices/point_waits.hpp"
 #include "devices/region.hpp"
 #include "devices/session_address_space.hpp"
+#include "devices/session_bus_mappings.hpp"
 #include "devices/shortage_report.hpp"
 #include "devices/user_accounts.hpp"
 
@@ -36,6 +37,8 @@ class ComputeSession {
   ComputeSession(const ComputeSession&) = delete;
   ComputeSession& operator=(const ComputeSession&) = delete;
 
+  /// Maps on a bus, where the device has no MMU. Before open().
+  void map_on(Bus& bus);
   void open(Completion done);
   /// Stops the session's work, once: a second call ends when the first has.
   void stop(Completion done);
@@ -54,7 +57,9 @@ class ComputeSession {
   }
   [[nodiscard]] accelmm_info_session info() const;
   [[nodiscard]] std::size_t buffers() const { return buffers_.size(); }
-  [[nodiscard]] std::size_t mappings() const { return space_ ? space_->mappings() : 0; }
+  [[nodiscard]] std::size_t mappings() const {
+    return space_ ? space_->mappings() : bus_mappings_ ? bus_mappings_->mappings() : 0;
+  }
   /// Whether nothing that the device does for it can use its memory before its next call.
   [[nodiscard]] bool is_resting() const {
     return work_ == Work::running && session_.jobs()->is_idle() && space_ && space_->is_resting();
@@ -96,6 +101,13 @@ class ComputeSession {
   void note_failure(const Region::Request& request, Error error) noexcept;
   void finish_close();
   [[nodiscard]] Result<Timeline*> timeline(const accelmm_point& point);
+  [[nodiscard]] Timeline* mapping_timeline();
+  struct Mapped {
+    DeviceAddr address;
+    std::uint64_t point;
+  };
+  [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access,
+                                   Charge charge);
 
   HostedDevice& device_;
   Session session_;
@@ -105,6 +117,8 @@ class ComputeSession {
   std::optional<RegionOwner> memory_;  // none: the device has no memory
   FailedRequests failures_;
   std::unique_ptr<SessionAddressSpace> space_;
+  std::optional<SessionBusMappings>
+      bus_mappings_;  // of a device without an MMU, on a bus of its own
   HandleTable<std::shared_ptr<Allocation>> buffers_;
   std::shared_ptr<PointWaits> waits_;
   IoctlTable ioctls_;

@@ -38,6 +38,10 @@ Result<void> check(const DeviceDescription& description) {
     if (mmu->address_spaces == 0 || mmu->make_address_space == nullptr || mmu->va.empty())
       return fail(Errc::invalid_argument, "MMU has no format, no address space or no addresses");
   }
+  if (description.make_bus && (description.memory || description.mmu))
+    return fail(Errc::invalid_argument, "a device on a bus of its own has neither memory nor MMU");
+  if (description.make_bus && description.compute_sessions != ComputeSessions::one)
+    return fail(Errc::invalid_argument, "sessions cannot share the IOMMU domain of a device");
   const auto& quota = description.session_quota;
   if (quota.buffers == 0 || quota.buffers > HandleTable<int>::max_capacity)
     return fail(Errc::invalid_argument, "quota of buffers is zero or beyond what handles can name");
@@ -119,6 +123,7 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
                        {std::move(host), std::move(memory), std::move(pressure)}));
   self->bus_ = std::make_unique<WindowBus>(self->memory_ ? &self->memory_->window() : nullptr,
                                            self->host_->window());
+  if (const auto made = self->make_own_bus(); !made) return fail(made.error());
   self->device_ =
       std::make_unique<Device>(number, *self->bus_,
                                [&transport, held = std::weak_ptr(self)](
@@ -132,6 +137,15 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
   if (const auto ready = self->prepare_tables(); !ready) return fail(ready.error());
   if (const auto ready = self->prepare_ioctls(); !ready) return fail(ready.error());
   return self;
+}
+
+Result<void> HostedDevice::make_own_bus() {
+  if (!description_.make_bus) return {};
+  const MemoryWindow& window = host_->window();
+  auto made = description_.make_bus({window.data(RegionOffset(0)), window.size().value()});
+  if (!made) return fail(made.error());
+  own_bus_ = std::move(*made);
+  return {};
 }
 
 Result<void> HostedDevice::prepare_tables() {
@@ -243,8 +257,11 @@ Result<std::unique_ptr<ComputeSession>> HostedDevice::make_session(const Peer& p
   auto buffers =
       HandleTable<std::shared_ptr<Allocation>>::create(description_.session_quota.buffers);
   if (!buffers) return fail(buffers.error());
-  if (!description_.mmu)
-    return std::make_unique<ComputeSession>(*this, peer, 0, nullptr, std::move(*buffers));
+  if (!description_.mmu) {
+    auto made = std::make_unique<ComputeSession>(*this, peer, 0, nullptr, std::move(*buffers));
+    if (own_bus_) made->map_on(*own_bus_);
+    return made;
+  }
 
   auto made = description_.mmu->make_address_space(*tables_, description_.mmu->va);
   if (!made) return fail(made.error());

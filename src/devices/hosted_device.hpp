@@ -133,6 +133,7 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
                Transport& transport, Regions regions);
   [[nodiscard]] Result<void> prepare_ioctls();
   [[nodiscard]] Result<void> prepare_tables();
+  [[nodiscard]] Result<void> make_own_bus();
   enum class Admission : std::uint8_t { now, later, refused };
   [[nodiscard]] Admission admission(const ClientPort& opener) const;
   void start_session(const std::shared_ptr<ClientPort>& port);
@@ -150,7 +151,8 @@ class HostedDevice : public std::enable_shared_from_this<HostedDevice> {
   std::shared_ptr<Region> host_;
   std::shared_ptr<Region> memory_;           // null: the device has none
   std::shared_ptr<PressureWatch> pressure_;  // of memory_
-  std::unique_ptr<WindowBus> bus_;
+  std::unique_ptr<WindowBus> bus_;           // of a model
+  std::unique_ptr<Bus> own_bus_;             // null: the hardware is a model
   std::unique_ptr<Device> device_;
   std::unique_ptr<Driver> driver_;
   IoctlTable driver_ioctls_;

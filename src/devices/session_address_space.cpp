@@ -60,11 +60,11 @@ void SessionAddressSpace::bind(Completion done) {
               [done = std::move(done)](Result<void> result) mutable { done(result); }));
 }
 
-Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping) const {
+Result<std::vector<Run>> SessionAddressSpace::attach(Mapping& mapping, Access access) const {
   const Allocation& allocation = *mapping.view.allocation;
   const auto extents = allocation.slice(mapping.view.offset, mapping.view.length);
   if (allocation.domain() == Domain::host) {
-    auto runs = binding_.bus.attach(extents);
+    auto runs = binding_.bus.attach(extents, access);
     if (runs) mapping.attached = *runs;
     return runs;
   }
@@ -82,7 +82,7 @@ auto SessionAddressSpace::map(View view, mmu::Placement placement, Access access
   mapping.charge = std::move(charge);
   std::shared_ptr<Retired> faults;  // that the device may remember of these addresses
   if (remembers_faults()) faults = std::make_shared<Retired>(tables_, binding_);
-  const auto runs = attach(mapping);
+  const auto runs = attach(mapping, access);
   if (!runs) return fail(runs.error());
   const auto mapped = tables_->map(*runs, placement, access);
   if (!mapped) {

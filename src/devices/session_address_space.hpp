@@ -94,7 +94,7 @@ class SessionAddressSpace {
   };
   using Mappings = std::map<DeviceAddr, Mapping>;
 
-  [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping) const;
+  [[nodiscard]] Result<std::vector<Run>> attach(Mapping& mapping, Access access) const;
   [[nodiscard]] bool remembers_faults() const;
   /// Has the device forget what `retired` gathered. Waits for memory where there is none.
   void invalidate(std::shared_ptr<Retired> retired);

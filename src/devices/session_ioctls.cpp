@@ -79,8 +79,14 @@ Result<View> ComputeSession::view(std::uint64_t handle, std::uint64_t offset,
 
 Result<Timeline*> ComputeSession::timeline(const accelmm_point& point) {
   if (point.timeline == ACCELMM_TIMELINE_JOBS) return session_.jobs().get();
-  if (point.timeline == ACCELMM_TIMELINE_ADDRESS_SPACE && space_) return &space_->timeline();
+  if (point.timeline == ACCELMM_TIMELINE_ADDRESS_SPACE)
+    if (Timeline* const mappings = mapping_timeline()) return mappings;
   return fail(Errc::invalid_argument, "no such timeline");
+}
+
+Timeline* ComputeSession::mapping_timeline() {
+  if (space_) return &space_->timeline();
+  return bus_mappings_ ? &bus_mappings_->timeline() : nullptr;
 }
 
 Result<void> ComputeSession::allocate(accelmm_alloc& args) {
@@ -142,19 +148,29 @@ Result<void> ComputeSession::map_cpu(IoctlCall& call, accelmm_map_cpu& args) {
   return {};
 }
 
+auto ComputeSession::map(View view, mmu::Placement placement, Access access, Charge charge)
+    -> Result<Mapped> {
+  const auto mapped_at = [](const auto& mapped) -> Result<Mapped> {
+    if (!mapped) return fail(mapped.error());
+    return Mapped{mapped->address, mapped->point};
+  };
+  if (space_) return mapped_at(space_->map(std::move(view), placement, access, std::move(charge)));
+  return mapped_at(bus_mappings_->map(std::move(view), placement, access, std::move(charge)));
+}
+
 Result<void> ComputeSession::map_device(accelmm_map_device& args) {
-  if (!space_) return fail(Errc::not_supported, "device has no MMU");
+  if (mapping_timeline() == nullptr) return fail(Errc::not_supported, "device has no MMU");
   const auto access = access_of(args.access);
   if (!access) return fail(access.error());
   const auto placement = placement_of(args);
   if (!placement) return fail(placement.error());
-  if (space_->mappings() >= device_.description().session_quota.mappings)
+  if (mappings() >= device_.description().session_quota.mappings)
     return fail(Errc::over_quota, "session has too many mappings");
   auto charge = Charge::make(user_.mappings, ByteCount(0));
   if (!charge) return fail(Errc::over_quota, "user has too many mappings");
   auto piece = view(args.handle, args.offset, args.length);
   if (!piece) return fail(piece.error());
-  const auto mapped = space_->map(std::move(*piece), *placement, *access, std::move(*charge));
+  const auto mapped = map(std::move(*piece), *placement, *access, std::move(*charge));
   if (!mapped) return fail(mapped.error());
   args.address = mapped->address.value();
   args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, mapped->point};
@@ -162,8 +178,9 @@ Result<void> ComputeSession::map_device(accelmm_map_device& args) {
 }
 
 Result<void> ComputeSession::unmap_device(accelmm_unmap_device& args) {
-  if (!space_) return fail(Errc::not_supported, "device has no MMU");
-  const auto point = space_->unmap(DeviceAddr(args.address));
+  if (mapping_timeline() == nullptr) return fail(Errc::not_supported, "device has no MMU");
+  const auto point = space_ ? space_->unmap(DeviceAddr(args.address))
+                            : bus_mappings_->unmap(DeviceAddr(args.address));
   if (!point) return fail(point.error());
   args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, *point};
   return {};

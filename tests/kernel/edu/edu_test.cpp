@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/edu/edu_driver.hpp"
+#include "devices/edu/edu_uapi.h"
+#include "kernel/bus/edu_machine.hpp"
+
+#include <accelmm/client.hpp>
+#include <accelmm/runtime.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+/// The driver of the edu device in a driver process, with applications beside it: real DMA, real
+/// interrupts.
+namespace accelmm::kernel_test {
+namespace {
+
+/// A driver process with the edu device, until it is killed.
+class DriverProcess {
+ public:
+  DriverProcess() {
+    std::string path = testing::TempDir() + "edu-XXXXXX";
+    EXPECT_NE(nullptr, ::mkdtemp(path.data()));
+    directory_ = path;
+    int ends[2];
+    EXPECT_EQ(0, ::pipe(ends));
+    child_ = ::fork();
+    if (child_ == 0) serve(ends[1]);
+    ::close(ends[1]);
+    char ready = 0;
+    EXPECT_EQ(1, ::read(ends[0], &ready, 1)) << "the driver process did not come up";
+    ::close(ends[0]);
+  }
+  DriverProcess(const DriverProcess&) = delete;
+  DriverProcess& operator=(const DriverProcess&) = delete;
+  ~DriverProcess() {
+    kill_it();
+    std::filesystem::remove_all(directory_);
+  }
+  void kill_it() {
+    if (child_ <= 0) return;
+    EXPECT_EQ(0, ::kill(child_, SIGKILL));
+    EXPECT_EQ(child_, ::waitpid(child_, nullptr, 0));
+    child_ = -1;
+  }
+  [[nodiscard]] Client connect() const {
+    auto client = Client::connect(0, NodeKind::compute, directory_);
+    EXPECT_TRUE(client.has_value()) << client.error().what;
+    return std::move(*client);
+  }
+
+ private:
+  [[noreturn]] void serve(int ready) const {
+    const auto fail_with = [](const char* what) {
+      std::fprintf(stderr, "driver process: %s\n", what);
+      ::_exit(1);
+    };
+    auto device = open_edu();
+    if (!device) fail_with(device.error().what);
+    const DeviceDescription description = edu::edu_description(**device, {});
+    auto driver = edu::make_edu_driver(std::move(*device), {});
+    auto runtime = Runtime::create({.directory = directory_, .host_window = 1_GiB});
+    if (!runtime) fail_with(runtime.error().what);
+    const auto number = (*runtime)->register_device(description, std::move(*driver));
+    if (!number) fail_with(number.error().what);
+    (void)!::write(ready, "r", 1);
+    (*runtime)->run();
+    ::_exit(0);
+  }
+
+  std::string directory_;
+  pid_t child_ = -1;
+};
+
+Result<std::uint64_t> submit(const Client& client, std::uint32_t command, std::uint64_t address,
+                             std::uint32_t offset, std::uint32_t length) {
+  accelmm_edu_copy args{};
+  args.address = address;
+  args.offset = offset;
+  args.length = length;
+  if (auto sent = client.ioctl(command, args); !sent) return fail(sent.error());
+  return args.point.value;
+}
+Result<void> copy(const Client& client, std::uint32_t command, std::uint64_t address,
+                  std::uint32_t offset, std::uint32_t length) {
+  const auto point = submit(client, command, address, offset, length);
+  if (!point) return fail(point.error());
+  return client.wait(Point::job(*point));
+}
+
+void fill(std::span<std::byte> bytes, unsigned seed) {
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::byte>(seed + 31 * i + i / 251);
+}
+
+TEST(Edu, BytesOfAnApplicationGoThroughTheDeviceAndBack) {
+  const std::int64_t pinned = pinned_pages();
+  {
+    const DriverProcess driver;
+    const Client client = driver.connect();
+    const auto from = client.allocate(64_KiB);
+    const auto to = client.allocate(64_KiB);
+    const auto from_bytes = from->map_cpu();
+    const auto to_bytes = to->map_cpu();
+    fill(from_bytes->bytes(), 7);
+    const auto from_there = from->map_device(Access::read);
+    const auto to_there = to->map_device();
+    ASSERT_TRUE(from_there.has_value() && to_there.has_value());
+    EXPECT_EQ(pinned + 32, pinned_pages());
+    // Four strips, each through the device and to another place.
+    for (std::uint32_t strip = 0; strip < 4; ++strip) {
+      const std::uint64_t source = from_there->address().value() + 9000 * strip + 5;
+      const std::uint64_t target = to_there->address().value() + 9000 * (3 - strip) + 1;
+      ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, source, 3, 4000).has_value());
+      ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, target, 3, 4000).has_value());
+      EXPECT_EQ(0, std::memcmp(from_bytes->bytes().data() + 9000 * strip + 5,
+                               to_bytes->bytes().data() + 9000 * (3 - strip) + 1, 4000));
+    }
+    EXPECT_EQ(std::byte{0}, to_bytes->bytes()[0]);
+    EXPECT_EQ(std::byte{0}, to_bytes->bytes()[4001]);
+    const auto told = client.driver_info(0);
+    accelmm_info_edu info{};
+    std::memcpy(&info, told->data(), sizeof info);
+    EXPECT_EQ(8U, info.transfers);
+    EXPECT_EQ(8U, info.interrupts);
+    EXPECT_EQ(0U, info.timeouts);
+  }
+  EXPECT_EQ(pinned, pinned_pages());
+}
+
+TEST(Edu, WhatASessionUnmappedFaultsAndItsEndUnpinsEverything) {
+  const DriverProcess driver;
+  const std::int64_t pinned = pinned_pages();
+  {
+    const Client client = driver.connect();
+    const auto buffer = client.allocate(8_KiB);
+    auto there = buffer->map_device();
+    const std::uint64_t address = there->address().value();
+    EXPECT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 4000).has_value());
+    ASSERT_TRUE(there->unmap().has_value());
+    EXPECT_EQ(pinned, pinned_pages());
+    EXPECT_EQ(Errc::fault, copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 8).error().code);
+    EXPECT_EQ(address, client.last_fault()->address);
+    (void)buffer->map_device()->release();
+    EXPECT_EQ(pinned + 2, pinned_pages());
+  }
+  const Client next = driver.connect();  // once the session before has ended
+  EXPECT_EQ(pinned, pinned_pages());
+}
+
+TEST(Edu, AKilledDriverProcessLeavesNothingMappedAndTheNextOneStarts) {
+  const std::int64_t pinned = pinned_pages();
+  DriverProcess first;
+  const Client client = first.connect();
+  const auto buffer = client.allocate(1_MiB);
+  const auto bytes = buffer->map_cpu();
+  const auto there = buffer->map_device();
+  const std::uint64_t address = there->address().value();
+  fill(bytes->bytes(), 1);
+  ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 4000).has_value());
+  std::memset(bytes->bytes().data(), 0x11, bytes->bytes().size());
+  ASSERT_TRUE(submit(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 4000).has_value());
+  first.kill_it();  // in the middle of the transfer
+  EXPECT_EQ(Errc::no_device,
+            submit(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 8).error().code);
+  {
+    const DriverProcess second;  // which takes the device only once the kernel has let go of it
+    EXPECT_EQ(pinned, pinned_pages());
+    const Client other = second.connect();
+    const auto its = other.allocate(4_KiB);
+    const auto its_bytes = its->map_cpu();
+    const auto mapped = its->map_device();
+    std::memset(its_bytes->bytes().data(), 0x22, 4096);
+    ASSERT_TRUE(
+        copy(other, ACCELMM_IOCTL_EDU_COPY_IN, mapped->address().value(), 0, 64).has_value());
+    ASSERT_TRUE(copy(other, ACCELMM_IOCTL_EDU_COPY_OUT, mapped->address().value() + 100, 0, 64)
+                    .has_value());
+  }
+  // The transfer came to its end or did not; nothing of the second process reached the buffer.
+  const auto is_old = [](std::byte byte) { return byte == std::byte{0x11}; };
+  EXPECT_TRUE(std::all_of(bytes->bytes().begin() + 4096, bytes->bytes().end(), is_old));
+}
+
+}  // namespace
+}  // namespace accelmm::kernel_test
