@@ -27,7 +27,7 @@ PUBLIC = {
                "sharing_device.hpp", "trial_import.hpp", "v4l2_camera.hpp"],
     "mmu": ["mmu/"],
     "devices": ["defragmentation.hpp", "device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp"],
-    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp"],
+    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp", "device_constraints.hpp"],
     "capi": ["accelmm.h"],
     "driver": ["sim/"],
 }

@@ -20,12 +20,12 @@ enum class Contiguity : std::uint8_t { scattered, contiguous };
 
 /// Where a producer leaves its data, and a consumer looks for it.
 /// Source  the coherency domains of Fuchsia's sysmem2.
-enum class Domain : std::uint8_t {
+enum class CoherenceDomain : std::uint8_t {
   cpu,  // in what the CPU sees, its caches included
   ram,  // in memory: a CPU that reads forgets its caches first, one that writes cleans them
   inaccessible,  // where no CPU looks
 };
-using Domains = EnumSet<Domain>;
+using CoherenceDomains = EnumSet<CoherenceDomain>;
 
 /// What memory can be used for beside a device's DMA. Some of it is a need, some a source's gift.
 enum class Use : std::uint8_t {
@@ -87,7 +87,8 @@ struct Constraints {
   ByteCount largest_segment = unlimited;  // of what lies in one piece, as the device is told of it
   std::uint32_t max_segments = std::numeric_limits<std::uint32_t>::max();
   Uses needs = {};
-  Domains domains = {Domain::cpu, Domain::ram, Domain::inaccessible};
+  CoherenceDomains domains = {CoherenceDomain::cpu, CoherenceDomain::ram,
+                              CoherenceDomain::inaccessible};
   std::optional<std::set<std::string>> heaps = {};  // that it may come from; nothing: any
   BufferCounts counts = {};
   std::optional<std::map<FormatPattern, ImageConstraints>> images = {};  // nothing: any, or none

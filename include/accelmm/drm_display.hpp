@@ -56,6 +56,8 @@ class DrmDisplay final : public SharingDevice {
   struct Screen;  // what the driver said of it
 
   DrmDisplay(UniqueFd node, std::string name, std::unique_ptr<Screen> screen);
+  [[nodiscard]] static Result<std::unique_ptr<DrmDisplay>> adopt(UniqueFd node,
+                                                                 const std::string& path);
   [[nodiscard]] Result<std::uint32_t> hold(FdView buffer);
   void let_go(std::uint32_t handle) noexcept;
   /// {framebuffer, handle} of a buffer.

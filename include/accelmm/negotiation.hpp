@@ -40,7 +40,7 @@ struct Agreement {
   Constraints all = {};  // what they demand together, for who changes sizes later
   ByteCount size{};      // of each buffer: the least that serves
   std::uint32_t count = 0;
-  Domain domain = Domain::cpu;
+  CoherenceDomain domain = CoherenceDomain::cpu;
   std::optional<AgreedImage> image = {};  // nothing: nobody spoke of images
 };
 
@@ -92,7 +92,7 @@ struct SourceDescription {
   ByteCount largest = Constraints::unlimited;
   ByteCount segment{4096};  // at least so much lies in one piece
   Uses can = {};
-  Domains domains = {Domain::cpu, Domain::ram};
+  CoherenceDomains domains = {CoherenceDomain::cpu, CoherenceDomain::ram};
 };
 
 /// Why a source does not serve.

@@ -67,9 +67,9 @@ void add_domains(Phrases& phrases, const Constraints& own) {
   if (own.needs.contains(Use::cpu_map)) phrases.add("memory that the CPU maps");
   if (own.domains == nothing.domains) return;
   std::vector<std::string> names;
-  if (own.domains.contains(Domain::cpu)) names.emplace_back("cpu");
-  if (own.domains.contains(Domain::ram)) names.emplace_back("ram");
-  if (own.domains.contains(Domain::inaccessible)) names.emplace_back("inaccessible");
+  if (own.domains.contains(CoherenceDomain::cpu)) names.emplace_back("cpu");
+  if (own.domains.contains(CoherenceDomain::ram)) names.emplace_back("ram");
+  if (own.domains.contains(CoherenceDomain::inaccessible)) names.emplace_back("inaccessible");
   phrases.add("domain " + any_of(names, "none"));
 }
 

@@ -59,32 +59,37 @@ struct DrmDisplay::Screen {
 DrmDisplay::DrmDisplay(UniqueFd node, std::string name, std::unique_ptr<Screen> screen)
     : node_(std::move(node)), name_(std::move(name)), screen_(std::move(screen)) {}
 
+Result<std::unique_ptr<DrmDisplay>> DrmDisplay::adopt(UniqueFd node, const std::string& path) {
+  const auto driver = kms::driver_name(node.view());
+  if (!driver) return fail(driver.error());
+  const auto pipe = kms::find_pipe(node.view());
+  if (!pipe) return fail(pipe.error());
+  const auto limits = kms::limits(node.view());
+  if (!limits) return fail(limits.error());
+  const auto modifiers = kms::modifiers(node.view());
+  if (!modifiers) return fail(modifiers.error());
+  auto screen = std::make_unique<Screen>(Screen{*pipe, *limits, *modifiers});
+  return std::unique_ptr<DrmDisplay>(
+      new DrmDisplay(std::move(node), "display " + *driver + " (" + path + ")", std::move(screen)));
+}
+
 Result<std::unique_ptr<DrmDisplay>> DrmDisplay::open(const std::string& node) {
   auto fd = sys::open(node, O_RDWR);
   if (!fd) return fail(fd.error());
-  const auto driver = kms::driver_name(fd->view());
-  if (!driver) return fail(driver.error());
-  auto screen = std::make_unique<Screen>();
-  const auto pipe = kms::find_pipe(fd->view());
-  if (!pipe) return fail(pipe.error());
-  const auto limits = kms::limits(fd->view());
-  if (!limits) return fail(limits.error());
-  const auto modifiers = kms::modifiers(fd->view());
-  if (!modifiers) return fail(modifiers.error());
-  *screen = {.pipe = *pipe, .limits = *limits, .modifiers = *modifiers};
-  return std::unique_ptr<DrmDisplay>(
-      new DrmDisplay(*std::move(fd), "display " + *driver + " (" + node + ")", std::move(screen)));
+  return adopt(*std::move(fd), node);
 }
 
+// The node that is asked is the one that is kept: who opens a card first may set its modes, and a
+// second descriptor may not.
 Result<std::unique_ptr<DrmDisplay>> DrmDisplay::open_driver(const std::string& driver) {
   for (unsigned card = 0; card < most_cards; ++card) {
     const std::string path = "/dev/dri/card" + std::to_string(card);
-    const auto node = sys::open(path, O_RDWR);
+    auto node = sys::open(path, O_RDWR);
     if (!node && node.error().code == Errc::no_entry) continue;
     if (!node) return fail(node.error());
     const auto found = kms::driver_name(node->view());
     if (!found) return fail(found.error());
-    if (*found == driver) return open(path);
+    if (*found == driver) return adopt(*std::move(node), path);
   }
   return fail(Errc::no_device, "no card has this driver");
 }
@@ -100,7 +105,7 @@ Result<Constraints> DrmDisplay::constraints(const ImageSize& size) {
   if (!formats) return fail(formats.error());
   Constraints wanted;
   wanted.needs = {Use::attach};
-  wanted.domains = {Domain::cpu, Domain::ram};
+  wanted.domains = {CoherenceDomain::cpu, CoherenceDomain::ram};
   wanted.counts = {.camping = held_to_show};
   wanted.images.emplace();
   for (const auto& [fourcc, modifiers] : *formats) {

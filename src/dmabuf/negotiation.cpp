@@ -51,14 +51,15 @@ Disagreement disagreement(Rule rule, const Group& group) {
   return found;
 }
 
-Domain best_domain(const Constraints& all) {
+CoherenceDomain best_domain(const Constraints& all) {
   const bool by_cpu = all.needs.contains(Use::cpu_map);
   // With the CPU, where it needs no maintenance of caches; without it, where nothing is done for it.
-  const std::array<Domain, 3> preferred =
-      by_cpu ? std::array{Domain::cpu, Domain::ram, Domain::ram}
-             : std::array{Domain::inaccessible, Domain::ram, Domain::cpu};
-  return *std::ranges::find_if(preferred,
-                               [&](Domain domain) { return all.domains.contains(domain); });
+  const std::array<CoherenceDomain, 3> preferred =
+      by_cpu
+          ? std::array{CoherenceDomain::cpu, CoherenceDomain::ram, CoherenceDomain::ram}
+          : std::array{CoherenceDomain::inaccessible, CoherenceDomain::ram, CoherenceDomain::cpu};
+  return *std::ranges::find_if(
+      preferred, [&](CoherenceDomain domain) { return all.domains.contains(domain); });
 }
 
 struct ImageChoice {

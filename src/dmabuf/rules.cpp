@@ -47,8 +47,9 @@ std::optional<std::uint64_t> fitting_size(const Constraints& constraints, std::u
 }
 
 bool domain_holds(const Constraints& constraints) {
-  Domains usable = constraints.domains;
-  if (constraints.needs.contains(Use::cpu_map)) usable &= {Domain::cpu, Domain::ram};
+  CoherenceDomains usable = constraints.domains;
+  if (constraints.needs.contains(Use::cpu_map))
+    usable &= {CoherenceDomain::cpu, CoherenceDomain::ram};
   return !usable.empty();
 }
 

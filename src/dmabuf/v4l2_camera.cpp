@@ -26,13 +26,23 @@ bool is_exactly(const v4l2::Format& found, std::uint32_t pixel_format, const Ima
          found.height == size.height && found.bytes_per_line != 0;
 }
 
+// videobuf2 does not see that a buffer is too small before it maps it, and then says EFAULT, as for
+// one that is scattered.
+Result<void> check_size(FdView buffer, ByteCount length) {
+  const auto status = sys::fstat(buffer);
+  if (!status) return fail(status.error());
+  if (status->st_size < 0 || static_cast<std::uint64_t>(status->st_size) < length.value())
+    return fail(Errc::invalid_argument, "the buffer is smaller than agreed");
+  return {};
+}
+
 // What a refusal means for a V4L2 driver: videobuf2 for contiguous memory counts how much of a buffer
 // lies in one piece, and fails with EFAULT where that is less than the image.
 Error meaning(const Error& error) {
   if (error.code == Errc::fault)
     return {error.code, "it wants contiguous memory, and the buffer's pages are scattered"};
   if (error.code == Errc::invalid_argument)
-    return {error.code, "its bus does not reach the buffer, or the buffer is too small"};
+    return {error.code, "it is no dma-buf, or the driver's bus does not reach it"};
   return error;
 }
 
@@ -77,7 +87,7 @@ Result<void> V4l2Camera::add_format(std::uint32_t pixel_format, const ImageSize&
 Result<Constraints> V4l2Camera::constraints(const ImageSize& size) {
   Constraints wanted;
   wanted.needs = {Use::attach};
-  wanted.domains = {Domain::cpu, Domain::ram};
+  wanted.domains = {CoherenceDomain::cpu, CoherenceDomain::ram};
   wanted.images.emplace();
   for (std::uint32_t index = 0;; ++index) {
     const auto pixel_format = v4l2::pixel_format(node_.view(), index);
@@ -115,6 +125,7 @@ Result<void> V4l2Camera::set_format(const Agreement& agreement) {
 
 // The room for the buffer goes again in any case: with it the driver lets go of what it attached.
 Result<void> V4l2Camera::try_prepared(FdView buffer, ByteCount length) {
+  if (auto large = check_size(buffer, length); !large) return large;
   if (auto room = v4l2::request_buffers(node_.view(), 1); !room) return fail(room.error());
   const auto taken = v4l2::prepare(node_.view(), {.index = 0, .buffer = buffer, .length = length});
   const auto given_back = v4l2::request_buffers(node_.view(), 0);
@@ -139,6 +150,9 @@ Result<void> V4l2Camera::begin(const Agreement& agreement, std::span<const FdVie
   if (!buffers_.empty()) return fail(Errc::busy, "camera captures");
   if (buffers.empty() || buffers.size() > most_buffers)
     return fail(Errc::invalid_argument, "1 to 32 buffers");
+  for (const FdView buffer : buffers) {
+    if (auto large = check_size(buffer, agreement.size); !large) return large;
+  }
   if (auto set = set_format(agreement); !set) return set;
   const auto count = static_cast<std::uint32_t>(buffers.size());
   const auto room = v4l2::request_buffers(node_.view(), count);

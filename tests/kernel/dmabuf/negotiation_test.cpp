@@ -5,7 +5,7 @@
 #include <accelmm/trial_import.hpp>
 #include <accelmm/v4l2_camera.hpp>
 
-#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <vector>
@@ -80,22 +80,20 @@ TEST_F(Negotiation, AFrameArrivesInTheNegotiatedBuffers) {
   ASSERT_TRUE(camera->begin(agreement, views));
   EXPECT_EQ(Errc::busy, camera->try_import(views.front(), agreement).error().code);
   std::set<std::uint32_t> filled;
+  const std::vector<std::uint8_t> nothing(4096);
   for (int frames = 0; frames < 8; ++frames) {
     const auto frame = camera->next(5000);
     ASSERT_TRUE(frame) << frame.error().what;
     EXPECT_EQ(agreement.image->stride.value() * 480, frame->used.value());
     filled.insert(frame->buffer);
-    // Through the memfd, not the dma-buf: the same pages.
+    // Through the memfd, not the dma-buf: the same pages. vivid's colour bars fill each of them, with
+    // more than one colour in a line.
     std::vector<std::uint8_t> bytes(frame->used.value());
     ASSERT_EQ(static_cast<ssize_t>(bytes.size()),
               ::pread(memory[frame->buffer].get(), bytes.data(), bytes.size(), 0));
-    // vivid's colour bars: every page of the picture is written, and not with one colour.
     for (std::size_t page = 0; page + 4096 <= bytes.size(); page += 4096)
-      ASSERT_TRUE(std::any_of(bytes.begin() + static_cast<std::ptrdiff_t>(page),
-                              bytes.begin() + static_cast<std::ptrdiff_t>(page) + 4096,
-                              [](std::uint8_t byte) { return byte != 0; }))
-          << page;
-    EXPECT_GT(std::set(bytes.begin(), bytes.end()).size(), 4U);
+      ASSERT_NE(0, ::memcmp(bytes.data() + page, nothing.data(), 4096)) << page;
+    EXPECT_NE(0, ::memcmp(bytes.data(), bytes.data() + bytes.size() / 480 / 2, 64));
     ASSERT_TRUE(camera->give_back(*frame));
   }
   EXPECT_EQ(agreement.count, filled.size()) << "each buffer had its turn";

@@ -61,9 +61,9 @@ inline Constraints random_constraints(const Roll& roll) {
   if (roll(6) == 0) made.max_segments = static_cast<std::uint32_t>(1 + roll(16));
   if (roll(4) == 0) made.contiguity = Contiguity::contiguous;
   if (roll(4) == 0) made.needs |= {Use::cpu_map};
-  if (roll(8) == 0) made.domains &= {Domain::cpu, Domain::inaccessible};
-  if (roll(8) == 0) made.domains &= {Domain::ram, Domain::inaccessible};
-  if (roll(8) == 0) made.domains &= {Domain::inaccessible};
+  if (roll(8) == 0) made.domains &= {CoherenceDomain::cpu, CoherenceDomain::inaccessible};
+  if (roll(8) == 0) made.domains &= {CoherenceDomain::ram, CoherenceDomain::inaccessible};
+  if (roll(8) == 0) made.domains &= {CoherenceDomain::inaccessible};
   if (roll(4) == 0) {
     made.heaps.emplace();
     for (const char* heap : world_heaps) {
@@ -176,9 +176,10 @@ class NaiveNegotiation {
   }
   bool find_domain(Agreement& found) const {
     const bool by_cpu = !all([](const auto& c) { return !c.needs.contains(Use::cpu_map); });
-    std::vector<Domain> order = {Domain::inaccessible, Domain::ram, Domain::cpu};
-    if (by_cpu) order = {Domain::cpu, Domain::ram};
-    for (const Domain domain : order) {
+    std::vector<CoherenceDomain> order = {CoherenceDomain::inaccessible, CoherenceDomain::ram,
+                                          CoherenceDomain::cpu};
+    if (by_cpu) order = {CoherenceDomain::cpu, CoherenceDomain::ram};
+    for (const CoherenceDomain domain : order) {
       found.domain = domain;
       if (all([&](const auto& c) { return c.domains.contains(domain); })) return true;
     }

@@ -173,7 +173,7 @@ TEST(Negotiation, ADisagreementOnHeapsNamesBothLists) {
 
 TEST(Negotiation, WhoMapsMemoryDisagreesWithWhoKeepsItFromTheCpu) {
   auto secure = npu();
-  secure.constraints.domains = {Domain::inaccessible};
+  secure.constraints.domains = {CoherenceDomain::inaccessible};
   Participant process{"viewer", {}};
   process.constraints.needs = {Use::cpu_map};
   EXPECT_EQ(

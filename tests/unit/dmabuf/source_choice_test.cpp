@@ -88,7 +88,7 @@ TEST(SourceChoice, EachRefusalNamesWhoWantsWhatAndWhatTheSourceGives) {
   EXPECT_EQ("host wants memory that is charged to a cgroup; system gives none",
             reason(asking("host", wanted), system_heap()));
   wanted = {};
-  wanted.domains = {Domain::inaccessible};
+  wanted.domains = {CoherenceDomain::inaccessible};
   EXPECT_EQ("vault wants another coherence domain; udmabuf gives its own",
             reason(asking("vault", wanted), udmabuf()));
   wanted = {};
