@@ -22,14 +22,25 @@ DISPLAY = "display"
 class Guest:
     """What differs between guests."""
 
+    name: str
     memory_mib: int = 2048
     kernel_arguments: str = ""
     qemu_arguments: tuple = ()
 
 
-GUESTS = {
-    "devices": Guest(),
-}
+def node(number, mib):
+    """QEMU's arguments for a NUMA node with one of the two processors."""
+    return ("-object", f"memory-backend-ram,id=node{number},size={mib}M",
+            "-numa", f"node,nodeid={number},cpus={number},memdev=node{number}")
+
+
+# A page of 1 GiB must lie at a multiple of 1 GiB, where nothing else is yet, such as what the kernel puts at the end of a
+# node: node 0 has two such places, above 4 GiB, and node 1 one. Memory that nobody writes costs the host nothing.
+_MEMORY = Guest(name="memory", memory_mib=7168, qemu_arguments=(*node(0, 5120), *node(1, 2048)),
+                kernel_arguments="default_hugepagesz=2M hugepagesz=1G hugepages=0:2,1:1 hugepagesz=2M hugepages=0:24,1:24")
+
+# The bare one is for tests of the bench itself.
+GUESTS = {guest.name: guest for guest in (Guest(name="devices"), _MEMORY, Guest(name="bare", memory_mib=1024))}
 
 
 class GuestError(Exception):
@@ -60,6 +71,7 @@ class Monitor:
 
 
 def qemu_command(guest, kernel, initramfs, share, monitor):
+    shared = str(share).replace(",", ",,")
     machine = "q35,kernel-irqchip=split"
     arguments = f"console=ttyS0 quiet intel_iommu=on panic=-1 {guest.kernel_arguments}"
     host = "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
@@ -67,8 +79,8 @@ def qemu_command(guest, kernel, initramfs, share, monitor):
             "-m", f"{guest.memory_mib}M", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot",
             "-device", "intel-iommu,intremap=on", "-device", "edu",
             "-vga", "none", "-device", f"cirrus-vga,id={DISPLAY}",
-            "-virtfs", host, "-virtfs", f"local,path={share},mount_tag=share,security_model=none",
-            "-serial", f"file:{share / 'console.log'}", "-serial", "stdio", "-monitor", f"unix:{monitor},server=on,wait=off",
+            "-virtfs", host, "-virtfs", f"local,path={shared},mount_tag=share,security_model=none",
+            "-serial", f"file:{shared}/console.log", "-serial", "stdio", "-monitor", f"unix:{monitor},server=on,wait=off",
             "-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", arguments.strip(), *guest.qemu_arguments]
 
 
@@ -84,14 +96,16 @@ def last_words(console):
     if not console.exists():
         return "nothing on its console"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\x1bc", "", console.read_text(errors="replace"))
-    return "\n".join(text.strip().splitlines()[-25:]) or "nothing on its console"
+    lines = text.strip().splitlines()
+    panics = [line for line in lines[:-25] if "Kernel panic" in line]
+    return "\n".join(panics + lines[-25:]) or "nothing on its console"
 
 
 def run(guest, kernel, initramfs, request, share, seconds):
     """Boots, waits for the end, and returns the exit status of request's commands; GuestError if there is none."""
     (share / "photograph").mkdir()
     (share / "command").write_text(request["command"])
-    places = {"share": share, "tree": request["tree"], "kernel": kernel.modules}
+    places = {"name": guest.name, "share": share, "tree": request["tree"], "kernel": kernel.modules}
     (share / "places").write_text("".join(f"{name}={shlex.quote(str(path))}\n" for name, path in places.items()))
     with tempfile.TemporaryDirectory(prefix="accelmm-guest-") as scratch:
         monitor = pathlib.Path(scratch) / "monitor"

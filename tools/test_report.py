@@ -52,12 +52,16 @@ def ctest_cases(test, results):
     return cases or [(name, "passed", "")]
 
 
+def cases_of(junit, results):
+    """[(case, outcome, reason)] of a whole run; none where ctest recorded nothing."""
+    if not junit.is_file():
+        return []
+    tests = xml.parse(junit).getroot().iter("testcase")
+    return [case for test in tests for case in ctest_cases(test, results)]
+
+
 def main():
-    junit, results = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-    cases = []
-    if junit.is_file():
-        for test in xml.parse(junit).getroot().iter("testcase"):
-            cases += ctest_cases(test, results)
+    cases = cases_of(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
     counts = [sum(outcome == kind for _, outcome, _ in cases) for kind in ("passed", "failed", "skipped")]
     print(*counts)
     for title, outcome, reason in cases:
