@@ -3,6 +3,7 @@
 
 #include <accelmm/backing.hpp>
 #include <accelmm/device.hpp>
+#include <accelmm/dmabuf.hpp>
 #include <accelmm/driver.hpp>
 #include <accelmm/node.hpp>
 #include <accelmm/transport.hpp>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace accelmm {
 
@@ -24,8 +26,10 @@ struct RuntimeOptions {
   BackingRequest host_backing = {};
   /// What sessions may have of huge pages.
   BackingPolicy backing_policy = {};
-  /// Takes the lines that this process logs: warnings, without a newline. At most one a second and
-  /// device. Called in the runtime's thread. Empty: nothing is logged.
+  /// How host buffers, and device memory that CPUs see, are shared.
+  SharingPolicy sharing = {};
+  /// Takes the lines that this process logs, without a newline: how it shares, at its start, and
+  /// warnings. At most one a second and device. Called in the runtime's thread. Empty: nothing is logged.
   std::function<void(const std::string& line)> log = {};
 };
 
@@ -62,6 +66,8 @@ class Runtime {
   [[nodiscard]] Result<std::unique_ptr<Channel>> connect(std::uint32_t number, NodeKind kind);
 
   [[nodiscard]] const std::string& directory() const;
+  /// The ways to share that were looked for, best first.
+  [[nodiscard]] const std::vector<SharingBackEnd>& sharing() const;
 
  private:
   class State;

@@ -58,11 +58,13 @@ void munmap(std::byte* address, ByteCount length) noexcept;
 [[nodiscard]] Result<int> get_flags(FdView fd);
 [[nodiscard]] Result<void> flock(FdView fd, int operation);
 [[nodiscard]] Result<void> mkdir(const std::string& path, mode_t mode);
+/// The names in a folder, sorted, without those that begin with a dot.
+[[nodiscard]] Result<std::vector<std::string>> list_folder(const std::string& path);
 [[nodiscard]] Result<void> unlink(const std::string& path);
 [[nodiscard]] Result<void> chmod(const std::string& path, mode_t mode);
 [[nodiscard]] Result<void> chown(const std::string& path, uid_t uid, gid_t gid);
 [[nodiscard]] Result<void> set_nonblocking(FdView fd);
-/// lseek(2): `whence` is SEEK_DATA or SEEK_HOLE.
+/// lseek(2): `whence` is SEEK_DATA, SEEK_HOLE or SEEK_END.
 [[nodiscard]] Result<std::uint64_t> seek(FdView fd, std::uint64_t offset, int whence);
 /// {read end, write end}, non-blocking.
 struct Pipe {
@@ -100,6 +102,8 @@ struct ReceivedPacket {
                                                     std::size_t max_fds, int extra_flags = 0);
 /// poll(2) on one descriptor; revents, 0 at the timeout. A negative timeout waits for ever.
 [[nodiscard]] Result<short> poll_one(FdView fd, short events, int timeout_ms);
+/// poll(2) on several; how many have revents, 0 at the timeout or when a signal came first.
+[[nodiscard]] Result<int> poll_any(std::span<pollfd> entries, int timeout_ms);
 
 // --- time and process ---
 /// CLOCK_MONOTONIC in nanoseconds; never fails.

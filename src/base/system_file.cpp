@@ -2,6 +2,10 @@
 #include "base/system.hpp"
 #include "base/system_call.hpp"
 
+#include <algorithm>
+#include <memory>
+
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -52,6 +56,21 @@ Result<void> mkdir(const std::string& path, mode_t mode) {
   if (system_call("mkdir", [&] { return ::mkdir(path.c_str(), mode); }) != 0)
     return fail_errno(errno, "mkdir failed");
   return {};
+}
+
+Result<std::vector<std::string>> list_folder(const std::string& path) {
+  const auto call = [&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); };
+  UniqueFd fd(system_call("list_folder", call));
+  if (!fd.valid()) return fail_errno(errno, "opening a folder failed");
+  DIR* const folder = ::fdopendir(fd.get());
+  if (folder == nullptr) return fail_errno(errno, "reading a folder failed");
+  static_cast<void>(fd.release());  // the folder's now
+  const std::unique_ptr<DIR, int (*)(DIR*)> closer(folder, ::closedir);
+  std::vector<std::string> names;
+  while (const dirent* const entry = ::readdir(folder))
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  std::ranges::sort(names);
+  return names;
 }
 
 Result<void> unlink(const std::string& path) {

@@ -37,6 +37,15 @@ Result<short> poll_one(FdView fd, short events, int timeout_ms) {
   }
 }
 
+Result<int> poll_any(std::span<pollfd> entries, int timeout_ms) {
+  if (const int injected = fault_injection::point("poll_any"); injected != 0)
+    return fail_errno(injected, "poll failed");
+  const int count = ::poll(entries.data(), entries.size(), timeout_ms);
+  if (count >= 0) return count;
+  if (errno == EINTR) return 0;
+  return fail_errno(errno, "poll failed");
+}
+
 std::uint64_t monotonic_ns() noexcept {
   timespec now = {};
   ACCELMM_CHECK(::clock_gettime(CLOCK_MONOTONIC, &now) == 0);

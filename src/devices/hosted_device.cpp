@@ -109,7 +109,8 @@ Result<std::shared_ptr<HostedDevice>> HostedDevice::create(DeviceDescription des
                                 .native_page = description.memory->native_page,
                                 .evictor = std::make_shared<DriverEvictor>(*driver),
                                 .pressure = description.memory->pressure,
-                                .listener = pressure});
+                                .listener = pressure,
+                                .sharing = host->back_ends()});
     if (!made) return fail(made.error());
     memory = std::move(*made);
   }

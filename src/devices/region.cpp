@@ -72,7 +72,15 @@ std::vector<Extent> slice(std::span<const Extent> extents, ByteCount offset, Byt
 
 Result<BackingReport> Allocation::backing() const {
   if (!backing_) return fail(Errc::not_supported, "device memory has no backing to report");
-  return backing_->report(memfd_->fd());
+  BackingReport report = backing_->report(file());
+  // The kernel counts no blocks for a dma-buf, all of whose memory is there.
+  if (import_ && import_->pieces.front().file.kind() == dmabuf::DescriptorKind::dma_buf)
+    report.populated = size();
+  return report;
+}
+
+FdView Allocation::file() const {
+  return import_ ? import_->pieces.front().file.fd() : memfd_->fd();
 }
 
 RegionOwner::~RegionOwner() {
@@ -80,7 +88,10 @@ RegionOwner::~RegionOwner() {
 }
 
 Region::Region(Options options, MemoryWindow window, DeviceHeap heap)
-    : options_(std::move(options)), window_(std::move(window)), heap_(std::move(heap)) {}
+    : options_(std::move(options)),
+      window_(std::move(window)),
+      heap_(std::move(heap)),
+      exports_(options_.sharing ? options_.sharing : dmabuf::BackEnds::memory_files()) {}
 
 Result<std::shared_ptr<Region>> Region::create(Options options) {
   const auto defaults = complete_request(options.host.defaults, {});
@@ -260,32 +271,21 @@ Result<void> Region::begin_prefault(Allocation& allocation) {
   return {};
 }
 
-Result<std::shared_ptr<Allocation>> Region::import(SealedMemfd memfd, RegionOwner& owner) {
-  auto taken = take_pages({memfd.size(), Contiguity::contiguous, Alignment(1)}, owner);
-  if (!taken) return taken;
-  Allocation& allocation = **taken;
-  const Access access = memfd.access();
-  allocation.memfd_ = std::move(memfd);
-  allocation.cpu_access_ = access;
-  allocation.device_access_ = access;
-  if (auto placed = place(allocation, access); !placed) return fail(placed.error());
-  allocation.backing_.emplace(HostBacking::imported(place_of(allocation)));
-  return taken;
-}
-
 // Sealing comes later: sealing against new writable mappings spares the one that the window has.
 Result<void> Region::place_new(Allocation& allocation, SealedMemfd memfd, CpuView view) {
   allocation.memfd_ = std::move(memfd);
   allocation.cpu_access_ = access_of(view);
+  enter_file(allocation);
   return place(allocation, Access::read_write);
 }
 
 Result<void> Region::place(Allocation& allocation, Access window_access) {
   ByteCount offset;
+  allocation.places_.reserve(allocation.extents_.size());
   for (const Extent& extent : allocation.extents_) {
     auto placed = window_.place(extent, allocation.memfd_->fd(), offset, window_access);
     if (!placed) return placed;
-    ++allocation.placed_;
+    allocation.places_.push_back(extent);
     offset += extent.length;
   }
   return {};
@@ -300,15 +300,17 @@ std::span<std::byte> Region::place_of(const Allocation& allocation) const {
 
 void Region::give_back(Allocation& allocation) noexcept {
   allocations_.erase(allocation.id_);
+  if (allocation.memfd_ || allocation.import_) forget_file(allocation);
   if (allocation.backing_) {
     // Nothing writes there any more; what was exported is still somebody's.
     if (allocation.exported_ == Allocation::Exported::no)
-      allocation.backing_->clear(allocation.memfd_->fd());
+      allocation.backing_->clear(allocation.file());
     allocation.backing_.reset();
   }
+  if (allocation.import_) return give_back_import(allocation);
   for (std::size_t i = 0; i < allocation.extents_.size(); ++i) {
     const Extent& extent = allocation.extents_[i];
-    if (i < allocation.placed_) {
+    if (i < allocation.places_.size()) {
       // A place that could not be emptied now is not given out again before it is: see settle().
       if (window_.remove(extent) == Removal::pending) continue;
     } else if (allocation.memfd() == nullptr && domain() == Domain::device) {
@@ -319,8 +321,10 @@ void Region::give_back(Allocation& allocation) noexcept {
 }
 
 void Region::settle() noexcept {
-  for (const Extent& extent : window_.settle())
+  for (const Extent& extent : window_.settle()) {
+    if (settle_import(extent)) continue;
     ACCELMM_CHECK(heap_.free(heap_.owner_of(extent).value(), extent).has_value());
+  }
 }
 
 }  // namespace accelmm::devices

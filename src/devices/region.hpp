@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "dmabuf/back_ends.hpp"
+#include "dmabuf/export_table.hpp"
+#include "dmabuf/importer.hpp"
 #include "mm/backing/host_backing.hpp"
 #include "mm/backing/memory_window.hpp"
 #include "mm/backing/prefault.hpp"
@@ -65,11 +68,18 @@ class Allocation : public std::enable_shared_from_this<Allocation> {
   Allocation& operator=(const Allocation&) = delete;
 
   [[nodiscard]] Domain domain() const;
+  [[nodiscard]] Region& region() const { return *region_; }
   [[nodiscard]] std::span<const Extent> extents() const { return extents_; }
   [[nodiscard]] ByteCount size() const;
   /// The file that the extents lie in, one after the other from its beginning; null if no CPU
-  /// outside can reach them.
+  /// outside can reach them, or somebody else made it.
   [[nodiscard]] const SealedMemfd* memfd() const { return memfd_ ? &*memfd_ : nullptr; }
+  /// Where others made it; null: nobody did.
+  [[nodiscard]] const dmabuf::Import* imported() const { return import_ ? &*import_ : nullptr; }
+  /// Where a range of it lies for CPUs outside.
+  /// Errors  not_supported: nowhere, or not all in one file.
+  /// Pre     the range lies inside, length > 0.
+  [[nodiscard]] Result<dmabuf::FileRange> file_range(ByteCount offset, ByteCount length) const;
   /// What the device may do with it: imports can be read-only.
   [[nodiscard]] Access device_access() const { return device_access_; }
   /// What CPUs outside the driver process may do with it.
@@ -91,6 +101,7 @@ class Allocation : public std::enable_shared_from_this<Allocation> {
  private:
   friend class Region;
   friend struct MovedAllocation;
+  [[nodiscard]] FdView file() const;
   std::shared_ptr<Region> region_;
   std::vector<Extent> extents_;
   OwnerId owner_;
@@ -98,13 +109,22 @@ class Allocation : public std::enable_shared_from_this<Allocation> {
   std::uint32_t moves_ = 0;  // of its extents, begun and not ended
   std::optional<Charge> lock_charge_;
   std::optional<SealedMemfd> memfd_;
+  std::optional<dmabuf::Import> import_;
   std::optional<HostBacking> backing_;  // host memory
   std::shared_ptr<Timeline> prefaulted_;
   enum class Exported : std::uint8_t { no, yes } exported_ = Exported::no;
   Access device_access_ = Access::read_write;
   Access cpu_access_ = Access::read_write;
-  std::size_t placed_ =
-      0;  // extents that the window shows; the rest was not placed when an error came
+  // What the window shows of it: extents, or pieces of the one extent of an import. The rest was
+  // not placed when an error came.
+  std::vector<Extent> places_;
+  // An import of several pieces whose places could not all be emptied at once.
+  struct Emptying {
+    Extent whole;
+    OwnerId owner;
+    std::size_t places = 0;
+  };
+  std::map<RegionOffset, Emptying>::node_type emptying_;
 };
 
 /// The extents of [offset, offset + length) of what lies in `extents`, one after the other.
@@ -154,6 +174,7 @@ class Region : public std::enable_shared_from_this<Region> {
     DeviceHeap::Thresholds pressure = {};
     std::shared_ptr<PressureListener> listener = nullptr;
     HostMemory host = {};
+    std::shared_ptr<const dmabuf::BackEnds> sharing = nullptr;  ///< null: memory files only
   };
   /// Errors  invalid_argument: defaults of backing that contradict themselves.
   ///         Those of DeviceHeap::create() and reserve(), of mmap(2).
@@ -172,8 +193,21 @@ class Region : public std::enable_shared_from_this<Region> {
   /// what could not be had (not_permitted, not_supported, no_memory, over_quota).
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate(const Request& request,
                                                              RegionOwner& owner);
-  /// Makes somebody's memory part of the region.
-  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(SealedMemfd memfd, RegionOwner& owner);
+  /// Makes somebody's memory part of the region. What is here already is not made again: an
+  /// allocation of this region that was exported whole, or the same import.
+  [[nodiscard]] Result<std::shared_ptr<Allocation>> import(dmabuf::Import view, RegionOwner& owner);
+  /// A view as descriptors for others. What somebody else made is passed on as it came.
+  /// Errors  as dmabuf::Exporter::export_view().  not_supported: no CPU outside can reach it, or a
+  ///         part of an import.
+  [[nodiscard]] Result<std::vector<dmabuf::Piece>> export_view(Allocation& allocation,
+                                                               ByteCount offset, ByteCount length,
+                                                               const dmabuf::ExportOptions& how);
+  [[nodiscard]] const std::shared_ptr<const dmabuf::BackEnds>& back_ends() const {
+    return exports_.back_ends();
+  }
+  [[nodiscard]] const dmabuf::BackEnds& sharing() const { return *exports_.back_ends(); }
+  /// The dma-bufs of this region that are known.
+  [[nodiscard]] const dmabuf::ExportTable& exports() const { return exports_; }
 
   /// Why the owner, if there is one, does not get what it asks for.
   [[nodiscard]] Shortage explain(const Request& request, OwnerId owner) const;
@@ -219,6 +253,7 @@ class Region : public std::enable_shared_from_this<Region> {
     Lifetime lifetime = Lifetime::short_lived;
   };
   using Allocations = std::map<AllocationId, Allocation*>;
+  using Files = std::multimap<FileIdentity, Allocation*>;
   [[nodiscard]] Result<std::shared_ptr<Allocation>> take_pages(const Taking& taking,
                                                                RegionOwner& owner);
   [[nodiscard]] Result<std::shared_ptr<Allocation>> allocate_on_device(const Request& request,
@@ -236,6 +271,13 @@ class Region : public std::enable_shared_from_this<Region> {
   [[nodiscard]] Result<void> settle_backing(Allocation& allocation, Try attempt,
                                             const RegionOwner& owner);
   [[nodiscard]] Result<void> begin_prefault(Allocation& allocation);
+  [[nodiscard]] std::shared_ptr<Allocation> find_import(const dmabuf::Import& view) const;
+  [[nodiscard]] std::shared_ptr<Allocation> find_origin(const dmabuf::Import& view) const;
+  [[nodiscard]] Result<void> place_import(Allocation& allocation);
+  void enter_file(Allocation& allocation);
+  void forget_file(Allocation& allocation) noexcept;
+  void give_back_import(Allocation& allocation) noexcept;
+  [[nodiscard]] bool settle_import(Extent place) noexcept;
   [[nodiscard]] Result<void> place_new(Allocation& allocation, SealedMemfd memfd, CpuView view);
   [[nodiscard]] Result<void> place(Allocation& allocation, Access window_access);
   [[nodiscard]] std::span<std::byte> place_of(const Allocation& allocation) const;
@@ -245,6 +287,9 @@ class Region : public std::enable_shared_from_this<Region> {
   MemoryWindow window_;
   DeviceHeap heap_;
   Allocations allocations_;
+  dmabuf::ExportTable exports_;
+  Files files_;  // of allocations, by the file that they begin in
+  std::map<RegionOffset, Allocation::Emptying> emptying_;
   std::optional<Prefaulter> prefaulter_;  // host memory
 };
 

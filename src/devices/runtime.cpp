@@ -88,12 +88,18 @@ Runtime::~Runtime() = default;
 Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) try {
   auto directory = prepare_directory(options.directory);
   if (!directory) return fail(directory.error());
+  auto sharing = dmabuf::BackEnds::probe(options.sharing, options.backing_policy.huge_importable);
   auto host = Region::create({.domain = Domain::host,
                               .size = options.host_window,
-                              .host = {options.host_backing, options.backing_policy}});
+                              .host = {options.host_backing, options.backing_policy},
+                              .sharing = sharing});
   if (!host) return fail(host.error());
   auto transport = create_transport();
   if (!transport) return fail(transport.error());
+  if (options.log)
+    (*transport)->post([log = options.log, line = "shares by " + describe(sharing->report())] {
+      log(line);
+    });
   auto stop_event = StopEvent::create();
   if (!stop_event) return fail(stop_event.error());
   auto state = std::make_unique<State>(std::move(*transport), std::move(*host),
@@ -139,6 +145,10 @@ Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind
   return std::move(pair.channel);
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a connection");
+}
+
+const std::vector<SharingBackEnd>& Runtime::sharing() const {
+  return state_->host().host().sharing().report();
 }
 
 const std::string& Runtime::directory() const {

@@ -7,10 +7,10 @@
 #include "devices/alloc_request.hpp"
 #include "devices/compute_session.hpp"
 #include "devices/hosted_device.hpp"
-#include "dmabuf/exporter.hpp"
 #include "dmabuf/importer.hpp"
 
 #include <optional>
+#include <string>
 #include <utility>
 
 namespace accelmm::devices {
@@ -130,14 +130,14 @@ Result<void> ComputeSession::map_cpu(IoctlCall& call, accelmm_map_cpu& args) {
   if (!access) return fail(access.error());
   const auto piece = view(args.handle, args.offset, args.length);
   if (!piece) return fail(piece.error());
-  const SealedMemfd* memfd = piece->allocation->memfd();
-  if (memfd == nullptr) return fail(Errc::not_supported, "no CPU can reach this buffer");
+  const auto file = piece->allocation->file_range(piece->offset, piece->length);
+  if (!file) return fail(file.error());
   if (!allows(piece->allocation->cpu_access(), *access))
     return fail(Errc::not_permitted, "buffer is read-only for CPUs");
-  auto fd = memfd->duplicate();
+  auto fd = duplicate(file->memfd);
   if (!fd) return fail(fd.error());
   args.fd = static_cast<std::uint32_t>(call.reply_fds.size());
-  args.fd_offset = args.offset;
+  args.fd_offset = file->offset.value();
   call.reply_fds.push_back(std::move(*fd));
   return {};
 }
@@ -173,13 +173,13 @@ Result<void> ComputeSession::export_view(IoctlCall& call, accelmm_export& args) 
   if (args.flags != 0) return fail(Errc::invalid_argument, "unknown export flags");
   const auto exported = view(args.handle, args.offset, args.length);
   if (!exported) return fail(exported.error());
-  const SealedMemfd* memfd = exported->allocation->memfd();
-  if (memfd == nullptr) return fail(Errc::not_supported, "no CPU can reach this buffer");
-  auto pieces = dmabuf::default_exporter().export_view(
-      {memfd->fd(), memfd->size(), exported->offset, exported->length});
+  Allocation& allocation = *exported->allocation;
+  const std::string name = "accelmm" + std::to_string(device_.device().number()) + ":session" +
+                           std::to_string(session_.id());
+  auto pieces = allocation.region().export_view(
+      allocation, exported->offset, exported->length,
+      {.access = allocation.cpu_access(), .name = name, .most_pieces = ACCELMM_MAX_PIECES});
   if (!pieces) return fail(pieces.error());
-  if (pieces->size() > ACCELMM_MAX_PIECES)
-    return fail(Errc::not_supported, "export has too many pieces for one call");
   for (std::size_t i = 0; i < pieces->size(); ++i) {
     dmabuf::Piece& piece = (*pieces)[i];
     args.pieces[i] = {static_cast<std::uint32_t>(call.reply_fds.size()), 0, piece.offset.value(),
@@ -187,7 +187,7 @@ Result<void> ComputeSession::export_view(IoctlCall& call, accelmm_export& args) 
     call.reply_fds.push_back(std::move(piece.fd));
   }
   args.count = static_cast<std::uint32_t>(pieces->size());
-  exported->allocation->note_export();
+  allocation.note_export();
   device_.counters().exports += 1;
   return {};
 }
@@ -204,9 +204,9 @@ Result<void> ComputeSession::import_view(IoctlCall& call, accelmm_import& args) 
     pieces.push_back(
         {std::move(call.fds[piece.fd]), ByteCount(piece.offset), ByteCount(piece.length)});
   }
-  auto memfd = dmabuf::import_view(std::move(pieces));
-  if (!memfd) return fail(memfd.error());
-  auto allocation = host_.region().import(std::move(*memfd), host_);
+  auto view = dmabuf::import_view(std::move(pieces));
+  if (!view) return fail(view.error());
+  auto allocation = host_.region().import(std::move(*view), host_);
   if (!allocation) return fail(allocation.error());
   const ByteCount size = (*allocation)->size();
   const Access access = (*allocation)->cpu_access();

@@ -1,26 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dmabuf/exporter.hpp"
 
-#include "dmabuf/memfd_exporter.hpp"
-
 namespace accelmm::dmabuf {
 
-Result<std::vector<Piece>> Exporter::export_view(const Source& source) {
-  if (source.length == ByteCount(0)) return fail(Errc::invalid_argument, "range is empty");
-  if (source.offset > source.memfd_size || source.length > source.memfd_size - source.offset)
-    return fail(Errc::invalid_argument, "range ends beyond the buffer");
-  const ExporterCapabilities can = capabilities();
-  const bool whole = source.offset == ByteCount(0) && source.length == source.memfd_size;
-  if (can.parts == ExporterCapabilities::Parts::whole_only && !whole)
-    return fail(Errc::not_supported, "this exporter's descriptors reach the whole buffer");
-  if (source.length > can.largest)
-    return fail(Errc::not_supported, "range exceeds what this exporter can do");
-  return make_pieces(source);
+namespace {
+
+bool is_whole(const FileRange& range) {
+  return range.offset == ByteCount() && range.length == range.file_size;
 }
 
-Exporter& default_exporter() {
-  static MemfdExporter exporter;  // stateless
-  return exporter;
+Result<void> check_range(const FileRange& range, const Capabilities& can) {
+  if (range.length == ByteCount()) return fail(Errc::invalid_argument, "range is empty");
+  if (range.offset > range.file_size || range.length > range.file_size - range.offset)
+    return fail(Errc::invalid_argument, "range ends beyond the buffer");
+  if (can.parts == Can::no && !is_whole(range))
+    return fail(Errc::not_supported, "this exporter's descriptors reach the whole buffer");
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<Piece>> Exporter::export_view(const ExportRequest& request) {
+  if (request.ranges.empty()) return fail(Errc::invalid_argument, "nothing to export");
+  if (!allows(request.options.access, Access::read))
+    return fail(Errc::invalid_argument, "exports can at least be read");
+  const Capabilities can = capabilities();
+  std::uint64_t total = 0;
+  for (const FileRange& range : request.ranges) {
+    if (const auto checked = check_range(range, can); !checked) return fail(checked.error());
+    if (__builtin_add_overflow(total, range.length.value(), &total))
+      return fail(Errc::overflow, "ranges are longer than 64 bits");
+  }
+  if (request.options.access == Access::read && can.read_only == Can::no)
+    return fail(Errc::not_supported, "this exporter's descriptors can be written through");
+  auto pieces = make_pieces(request);
+  if (pieces && pieces->size() > request.options.most_pieces)
+    return fail(Errc::not_supported, "export has too many pieces");
+  return pieces;
 }
 
 }  // namespace accelmm::dmabuf

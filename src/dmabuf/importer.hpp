@@ -2,18 +2,51 @@
 #pragma once
 
 #include "dmabuf/exporter.hpp"
-#include "mm/backing/sealed_memfd.hpp"
+#include "dmabuf/shared_file.hpp"
 
+#include <accelmm/access.hpp>
+#include <accelmm/error.hpp>
+#include <accelmm/units.hpp>
+
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace accelmm::dmabuf {
 
-/// Takes what somebody exported as memory of ours, without a copy: exactly one sealed memfd, whole.
+/// What an importer needs of memory. What nobody can know from outside the kernel (where its pages
+/// lie, and how many runs they make) is refused where it is asked for and not certain.
+struct ImportNeeds {
+  std::uint32_t most_segments = std::numeric_limits<std::uint32_t>::max();  ///< runs of bus memory
+  unsigned address_bits = 64;
+  Alignment alignment =
+      Alignment(1);              ///< of where each piece begins in its file, and of its length
+  Access access = Access::read;  ///< what the device does with it
+  /// Whether the importer goes without DMA_BUF_IOCTL_SYNC around what CPUs do.
+  enum class Coherence : std::uint8_t { brackets, always } coherence = Coherence::brackets;
+};
+
+/// A piece of memory that was exported to us.
+struct ImportedPiece {
+  SharedFile file;
+  ByteCount offset;
+  ByteCount length;
+};
+
+/// Memory that was exported to us: pieces, one after the other.
+struct Import {
+  std::vector<ImportedPiece> pieces;  ///< at least one
+  ByteCount length;
+  Access access;  ///< what can be done with all of it
+};
+
+/// Takes what somebody exported as memory of ours, without a copy.
 ///
-/// Errors  invalid_argument: not sealed against shrinking and growing, or a range that is not the
-/// file's.
-///         not_supported: not a memfd, a part of one, or more than one piece.
+/// Errors  invalid_argument: no pieces, one that is no range of its file or not whole pages, a
+///         memfd that is not sealed against shrinking and growing.  not_supported: neither a memfd
+///         nor a dma-buf, or not what is needed.  not_permitted: writing is needed and forbidden.
+///         overflow.  Any value of fstat(2), fstatfs(2), lseek(2).
 /// The descriptors are consumed either way.
-[[nodiscard]] Result<SealedMemfd> import_view(std::vector<Piece> pieces);
+[[nodiscard]] Result<Import> import_view(std::vector<Piece> pieces, const ImportNeeds& needs = {});
 
 }  // namespace accelmm::dmabuf

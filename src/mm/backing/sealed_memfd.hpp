@@ -7,6 +7,7 @@
 #include <accelmm/fd.hpp>
 #include <accelmm/units.hpp>
 
+#include <compare>
 #include <cstdint>
 #include <utility>
 
@@ -24,7 +25,7 @@ enum class Sealing : std::uint8_t {
 struct FileIdentity {
   dev_t device;
   ino_t inode;
-  constexpr bool operator==(const FileIdentity&) const = default;
+  constexpr auto operator<=>(const FileIdentity&) const = default;
 };
 
 /// A memory file whose size is fixed for ever: the memory of one buffer.
