@@ -16,18 +16,19 @@ import source_tree
 
 # Which layer a public header belongs to. A new header is an error until it stands here.
 PUBLIC = {
-    "base": ["access.hpp", "check.hpp", "completion.hpp", "error.hpp", "extent.hpp", "fault_injection.hpp", "fd.hpp",
-             "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
+    "base": ["access.hpp", "check.hpp", "completion.hpp", "enum_set.hpp", "error.hpp", "extent.hpp",
+             "fault_injection.hpp", "fd.hpp", "node.hpp", "restartable.hpp", "transport.hpp", "uapi.h", "units.hpp"],
     "mm": ["account.hpp", "backing.hpp", "deferred_frees.hpp", "device_heap.hpp", "fragmentation.hpp",
            "handle_slot.hpp", "handle_slots.hpp", "handle_table.hpp", "heap.hpp", "heap_resource.hpp",
            "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "slab_recent.hpp", "trace.hpp",
            "trace_recorder.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp", "pci_address.hpp", "vfio_device.hpp"],
-    "dmabuf": ["dmabuf.hpp", "fence.hpp", "fence_watch.hpp"],
+    "dmabuf": ["constraints.hpp", "dmabuf.hpp", "drm_display.hpp", "fence.hpp", "fence_watch.hpp", "negotiation.hpp",
+               "sharing_device.hpp", "trial_import.hpp", "v4l2_camera.hpp"],
     "mmu": ["mmu/"],
     "devices": ["defragmentation.hpp", "device.hpp", "driver.hpp", "runtime.hpp", "session.hpp", "timeline.hpp",
                 "timeline_fence.hpp"],
-    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp"],
+    "client": ["buffer.hpp", "client.hpp", "client_heap.hpp", "device_constraints.hpp"],
     "capi": ["accelmm.h"],
     "driver": ["sim/"],
 }

@@ -21,7 +21,7 @@ SYSTEM = ("src/base/", "src/loop/", "src/bus/", "src/dmabuf/", "src/mm/backing/"
 # Headers whose point is system calls. (<sys/types.h> and <linux/ioctl.h> only name types and numbers,
 # <sys/auxv.h> reads what the kernel left in the process.)
 HEADERS = re.compile(r"sys/(?!types\.h$|auxv\.h$).*|unistd\.h|fcntl\.h|poll\.h|sched\.h|spawn\.h|dirent\.h|signal\.h|"
-                     r"csignal|liburing.*|linux/(memfd|udmabuf|dma-buf|dma-heap|sync_file|io_uring|vfio|futex)\.h|xf86drm.*|filesystem|"
+                     r"csignal|liburing.*|linux/(memfd|udmabuf|dma-buf|dma-heap|sync_file|videodev2|io_uring|vfio|futex)\.h|xf86drm.*|filesystem|"
                      r"fstream|base/system(_call|_dmabuf)?\.hpp")
 
 # C functions that do their work in the process, or are the program's allocator. Anything else is refused until someone has

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel/dmabuf/sources.hpp"
+
+#include <accelmm/drm_display.hpp>
+#include <accelmm/trial_import.hpp>
+#include <accelmm/v4l2_camera.hpp>
+
+#include <cstring>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include <drm_fourcc.h>
+#include <gtest/gtest.h>
+
+namespace accelmm::kernel_test {
+namespace {
+
+constexpr ImageSize vga = {640, 480};
+
+// What our NPU needs, by hand: the MMU's pages.
+Participant npu() {
+  Constraints wanted;
+  wanted.size_divisor = 4096;
+  wanted.offset_divisor = 4096;
+  wanted.needs = {Use::cpu_map};
+  return {"npu", wanted};
+}
+
+class Negotiation : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto opened_camera = V4l2Camera::open(vivid_capture_node());
+    ASSERT_TRUE(opened_camera) << opened_camera.error().what;
+    camera = *std::move(opened_camera);
+    auto opened_display = DrmDisplay::open_driver("cirrus");
+    ASSERT_TRUE(opened_display) << opened_display.error().what << errno;
+    display = *std::move(opened_display);
+  }
+  std::expected<Settlement, Refusal> settled(std::vector<BufferSource> sources,
+                                             ImageSize image = vga) {
+    const std::vector<SharingDevice*> devices = {camera.get(), display.get()};
+    const std::vector<Participant> others = {npu()};
+    return settle({.devices = devices, .participants = others, .sources = sources, .image = image},
+                  trials);
+  }
+
+  std::unique_ptr<V4l2Camera> camera;
+  std::unique_ptr<DrmDisplay> display;
+  TrialImports trials;
+};
+
+TEST_F(Negotiation, VividCirrusAndTheNpuAgreeOnAnImageInUdmabufs) {
+  const auto found = settled({system_heap_source(), udmabuf_source()});
+  ASSERT_TRUE(found) << found.error().text;
+  EXPECT_EQ(1U, found->source) << "udmabuf is charged, the system heap is not";
+  ASSERT_TRUE(found->agreement.image);
+  const AgreedImage& image = *found->agreement.image;
+  EXPECT_EQ(std::uint64_t{DRM_FORMAT_MOD_LINEAR}, image.format.modifier);
+  EXPECT_EQ(480U, image.rows);
+  EXPECT_GE(found->agreement.size.value(), image.stride.value() * 480);
+  EXPECT_EQ(0U, found->agreement.size.value() % 4096);
+  EXPECT_EQ(4U, found->agreement.count) << "two for the camera, two for the display";
+}
+
+TEST_F(Negotiation, AFrameArrivesInTheNegotiatedBuffers) {
+  const auto found = settled({udmabuf_source()});
+  ASSERT_TRUE(found) << found.error().text;
+  const Agreement& agreement = found->agreement;
+  std::vector<UniqueFd> memory;
+  std::vector<UniqueFd> buffers;
+  std::vector<FdView> views;
+  for (std::uint32_t i = 0; i < agreement.count; ++i) {
+    memory.push_back(sealed_memory(agreement.size));
+    auto buffer = make_udmabuf(agreement.size, memory.back().view());
+    ASSERT_TRUE(buffer);
+    buffers.push_back(*std::move(buffer));
+    views.push_back(buffers.back().view());
+  }
+  ASSERT_TRUE(camera->begin(agreement, views));
+  EXPECT_EQ(Errc::busy, camera->try_import(views.front(), agreement).error().code);
+  std::set<std::uint32_t> filled;
+  const std::vector<std::uint8_t> nothing(4096);
+  for (int frames = 0; frames < 8; ++frames) {
+    const auto frame = camera->next(5000);
+    ASSERT_TRUE(frame) << frame.error().what;
+    EXPECT_EQ(agreement.image->stride.value() * 480, frame->used.value());
+    filled.insert(frame->buffer);
+    // Through the memfd, not the dma-buf: the same pages. vivid's colour bars fill each of them, with
+    // more than one colour in a line.
+    std::vector<std::uint8_t> bytes(frame->used.value());
+    ASSERT_EQ(static_cast<ssize_t>(bytes.size()),
+              ::pread(memory[frame->buffer].get(), bytes.data(), bytes.size(), 0));
+    for (std::size_t page = 0; page + 4096 <= bytes.size(); page += 4096)
+      ASSERT_NE(0, ::memcmp(bytes.data() + page, nothing.data(), 4096)) << page;
+    EXPECT_NE(0, ::memcmp(bytes.data(), bytes.data() + bytes.size() / 480 / 2, 64));
+    ASSERT_TRUE(camera->give_back(*frame));
+  }
+  EXPECT_EQ(agreement.count, filled.size()) << "each buffer had its turn";
+  EXPECT_TRUE(camera->end());
+}
+
+TEST_F(Negotiation, TheTrialLeavesTheCameraAsItWas) {
+  const auto first = settled({udmabuf_source()});
+  ASSERT_TRUE(first) << first.error().text;
+  auto other = V4l2Camera::open(vivid_capture_node());
+  ASSERT_TRUE(other);
+  TrialImports fresh;
+  const std::vector<SharingDevice*> devices = {other->get()};
+  const std::vector<BufferSource> sources = {udmabuf_source()};
+  EXPECT_TRUE(
+      settle({.devices = devices, .participants = {}, .sources = sources, .image = vga}, fresh))
+      << "no room for buffers is left behind";
+}
+
+TEST_F(Negotiation, AnImageThatTheDisplayDoesNotTakeIsItsRefusal) {
+  const auto found = settled({udmabuf_source()}, {3840, 2160});
+  ASSERT_FALSE(found);
+  EXPECT_NE(std::string::npos, found.error().text.find("display cirrus")) << found.error().text;
+}
+
+TEST_F(Negotiation, ACameraOfContiguousMemoryRefusesScatteredPagesByName) {
+  camera.reset();
+  reload_vivid(1);
+  auto contiguous = V4l2Camera::open(vivid_capture_node());
+  ASSERT_TRUE(contiguous);
+  const std::string name = (*contiguous)->name();
+  const std::vector<SharingDevice*> devices = {contiguous->get()};
+  const std::vector<BufferSource> sources = {udmabuf_source()};
+  // 1280 x 720 x 4 is 3.6 MB: too much to be contiguous by luck.
+  const auto found = settle(
+      {.devices = devices, .participants = {}, .sources = sources, .image = {1280, 720}}, trials);
+  contiguous->reset();
+  reload_vivid(0);
+  ASSERT_FALSE(found);
+  EXPECT_EQ(Errc::not_supported, found.error().code);
+  EXPECT_EQ("no memory serves all: " + name +
+                " refused a buffer of udmabuf: it wants contiguous memory, and the buffer's pages "
+                "are scattered "
+                "(Bad address)",
+            found.error().text);
+}
+
+}  // namespace
+}  // namespace accelmm::kernel_test
