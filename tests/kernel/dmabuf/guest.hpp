@@ -30,7 +30,8 @@ inline std::shared_ptr<DmaHeap> system_heap() {
 /// The device of a DRM driver: "vgem", "cirrus". Without it the test ends.
 inline std::shared_ptr<DrmDevice> drm(const std::string& driver) {
   std::string seen = "no DRM device of " + driver;
-  for (const std::string& node : drm_nodes().value()) {
+  const std::vector<std::string> nodes = drm_nodes().value();
+  for (const std::string& node : nodes) {
     if (node.find("card") == std::string::npos) continue;
     auto device =
         DrmDevice::open(node, {.largest = ByteCount(64U << 20), .total = ByteCount(128U << 20)});
