@@ -26,7 +26,8 @@ Errc errc(const Result<void>& result) {
 class DrmTimeline : public testing::Test {
  protected:
   void SetUp() override {
-    for (const std::string& node : drm_nodes().value()) {
+    const std::vector<std::string> nodes = drm_nodes().value();
+    for (const std::string& node : nodes) {
       auto device = DrmDevice::open(node, {ByteCount(4096), ByteCount(4096)});
       if (device && drm::capability((*device)->node(), DRM_CAP_SYNCOBJ_TIMELINE).value() == 1)
         gpu_ = std::move(*device);
