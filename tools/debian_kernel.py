@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian's kernel for a guest: fetched, unpacked, never installed, and kept in a cache that works without a network."""
 
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -84,19 +85,19 @@ class Apt:
         return next(folder.glob(f"{package}_*.deb"))
 
 
-def asked(state):
-    """(apt, package, version) of whoever knows the kernel: the machine's apt, or one of ours."""
-    apt = Apt()
-    try:
-        found = apt.package()
-    except KernelError:
-        found = None
-    if found is None:
-        apt = Apt(state)
-        found = apt.package()
-    if found is None:
-        raise KernelError(f"no archive has {META_PACKAGE}")
-    return apt, *found
+def fetch(cache, folder, say):
+    """(archive, version), with the machine's apt, or with ours where that does not know the kernel or is out of date."""
+    reasons = []
+    for state in [None, cache / "apt"]:
+        try:
+            apt = Apt(state)
+            if named := apt.package():
+                say(f"fetching {named[0]}")
+                return apt.download(named[0], folder), named[1]
+            reasons.append(f"no archive has {META_PACKAGE}")
+        except KernelError as error:
+            reasons.append(str(error))
+    raise KernelError("; ".join(reasons))
 
 
 def cached(cache):
@@ -105,15 +106,15 @@ def cached(cache):
     return Kernel(max(folders, key=lambda folder: folder.stat().st_mtime)) if folders else None
 
 
-def unpack(apt, package, version, cache):
-    target = cache / f"kernel-{version}"
+def unpack(cache, say):
     with tempfile.TemporaryDirectory(prefix="unpacking-", dir=cache) as scratch:
         scratch = pathlib.Path(scratch)
-        archive = apt.download(package, scratch)
+        archive, version = fetch(cache, scratch, say)
         folder = scratch / "root"
         run("dpkg", "-x", archive, folder)
         run("depmod", "-b", folder, version)
         (folder / "complete").touch()
+        target = cache / f"kernel-{version}"
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return Kernel(target)
@@ -122,11 +123,9 @@ def unpack(apt, package, version, cache):
 def kernel(cache, say):
     """The kernel to boot: what the cache holds, or else what the archive has."""
     cache.mkdir(parents=True, exist_ok=True)
-    found = cached(cache)
-    if found is None:
-        apt, package, version = asked(cache / "apt")
-        say(f"fetching {package}")
-        found = unpack(apt, package, version, cache)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one fetches, the others find it there
+        found = cached(cache) or unpack(cache, say)
     if not found.image.is_file():
         raise KernelError(f"{found.folder} holds no {found.image.name}")
     return found

@@ -19,14 +19,24 @@ constexpr std::size_t most_samples = 64;
 using Pages = std::array<void*, most_samples>;
 using Nodes = std::array<int, most_samples>;
 
-// The first page of each of so many equal pieces.
+// How far into piece `i` of so many pages its sample lies. Pages that take turns (interleaved nodes) have a period that
+// divides the pieces': the same place in each piece would show one node alone. Multiples of the golden ratio fall
+// evenly into every period.
+std::size_t offset_in_piece(std::size_t piece, std::size_t i) {
+  const std::size_t turn = i * 40503 % 65536;  // 2^16 / 1.618...
+  return piece / 65536 * turn + piece % 65536 * turn / 65536;
+}
+
+// A page of each of so many equal pieces.
 std::size_t choose_pages(std::span<std::byte> place, Pages& pages) {
   const std::size_t page = host_page_size().value();
   const std::size_t all = place.size() / page;
   const std::size_t count = std::min(all, most_samples);
-  for (std::size_t i = 0; i < count; ++i)
+  for (std::size_t i = 0; i < count; ++i) {
     // all / count and all % count apart, so that nothing overflows.
-    pages[i] = place.data() + (all / count * i + all % count * i / count) * page;
+    const std::size_t first = all / count * i + all % count * i / count;
+    pages[i] = place.data() + (first + offset_in_piece(all / count, i)) * page;
+  }
   return count;
 }
 

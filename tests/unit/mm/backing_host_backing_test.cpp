@@ -77,11 +77,13 @@ TEST_F(Backed, APlainRequestAsksForNothingAndTakesNothing) {
 TEST_F(Backed, WhatIsThereIsReported) {
   const auto backing = settle(base_request());
   ASSERT_TRUE(backing.has_value());
-  place_.bytes()[0] = std::byte{1};                 // the first sample
-  place_.bytes()[size.value() / 2] = std::byte{1};  // the one in the middle
-  place_.bytes()[size.value() - 1] = std::byte{1};  // none
+  const std::uint64_t piece = size.value() / 64;  // has one sample
+  place_.bytes()[0] = std::byte{1};               // the first
+  for (std::uint64_t at = 0; at < piece; at += 4096)
+    place_.bytes()[size.value() / 2 + at] = std::byte{1};  // one in the middle
+  place_.bytes()[size.value() - 1] = std::byte{1};         // none
   const BackingReport told = report(*backing);
-  EXPECT_EQ(12_KiB, told.populated);
+  EXPECT_EQ(8_KiB + ByteCount(piece), told.populated);
   EXPECT_EQ(2U, told.sample.present);
   if (!told.refused.sample) {
     EXPECT_NE(0U, told.sample.nodes.bits);
