@@ -99,7 +99,11 @@ std::expected<Settlement, Refusal> settled(const Round& round, TrialImports& tri
   auto participants = everybody(round);
   if (!participants) return std::unexpected(std::move(participants.error()));
   auto agreement = negotiate(*participants);
-  if (!agreement) return std::unexpected(Refusal{Errc::not_supported, agreement.error().text()});
+  if (!agreement) {
+    const bool starved = agreement.error().rule == Rule::memory;
+    return std::unexpected(
+        Refusal{starved ? Errc::no_memory : Errc::not_supported, agreement.error().text()});
+  }
   const auto sources = descriptions(round.sources);
   const auto resolution = resolve(*agreement, *participants, sources);
   if (!resolution)

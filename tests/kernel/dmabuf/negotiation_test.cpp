@@ -27,6 +27,37 @@ Participant npu() {
   return {"npu", wanted};
 }
 
+// The page frames behind a memory file, by /proc/self/pagemap (which shows none of a dma-buf's mapping).
+std::vector<std::uint64_t> page_frames(FdView file, ByteCount size) {
+  void* const seen = ::mmap(nullptr, size.value(), PROT_READ, MAP_SHARED, file.get(), 0);
+  if (seen == MAP_FAILED) return {};
+  std::vector<std::uint64_t> entries(size.value() / 4096);
+  unsigned sum = 0;
+  for (std::size_t page = 0; page < entries.size(); ++page)
+    sum += static_cast<const volatile std::uint8_t*>(seen)[page * 4096];
+  const UniqueFd pagemap = opened("/proc/self/pagemap", O_RDONLY);
+  const auto length = static_cast<ssize_t>(entries.size() * sizeof entries[0]);
+  const auto offset =
+      static_cast<off_t>(reinterpret_cast<std::uintptr_t>(seen) / 4096 * sizeof entries[0]);
+  EXPECT_EQ(length,
+            ::pread(pagemap.get(), entries.data(), static_cast<std::size_t>(length), offset))
+      << sum;
+  EXPECT_EQ(0, ::munmap(seen, size.value()));
+  for (std::uint64_t& entry : entries) {
+    EXPECT_NE(0U, entry >> 63) << "not present";
+    entry &= (std::uint64_t{1} << 55) - 1;
+  }
+  return entries;
+}
+
+v4l2_pix_format format_of(const std::string& node) {
+  const UniqueFd camera = opened(node);
+  v4l2_format format{};
+  format.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  EXPECT_EQ(0, ::ioctl(camera.get(), VIDIOC_G_FMT, &format));
+  return format.fmt.pix;
+}
+
 class Negotiation : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -77,6 +108,8 @@ TEST_F(Negotiation, AFrameArrivesInTheNegotiatedBuffers) {
     buffers.push_back(*std::move(buffer));
     views.push_back(buffers.back().view());
   }
+  const auto frames_before = page_frames(memory.front().view(), agreement.size);
+  EXPECT_NE(0U, frames_before.front());
   ASSERT_TRUE(camera->begin(agreement, views));
   EXPECT_EQ(Errc::busy, camera->try_import(views.front(), agreement).error().code);
   std::set<std::uint32_t> filled;
@@ -97,12 +130,21 @@ TEST_F(Negotiation, AFrameArrivesInTheNegotiatedBuffers) {
     ASSERT_TRUE(camera->give_back(*frame));
   }
   EXPECT_EQ(agreement.count, filled.size()) << "each buffer had its turn";
+  EXPECT_EQ(frames_before, page_frames(memory.front().view(), agreement.size))
+      << "no page was replaced";
   EXPECT_TRUE(camera->end());
 }
 
 TEST_F(Negotiation, TheTrialLeavesTheCameraAsItWas) {
-  const auto first = settled({udmabuf_source()});
+  const auto before = format_of(vivid_capture_node());
+  const auto first = settled({udmabuf_source()}, {1280, 720});
   ASSERT_TRUE(first) << first.error().text;
+  const auto after = format_of(vivid_capture_node());
+  EXPECT_EQ(before.pixelformat, after.pixelformat);
+  EXPECT_EQ(before.width, after.width);
+  EXPECT_EQ(before.height, after.height);
+  EXPECT_EQ(before.bytesperline, after.bytesperline);
+  EXPECT_NE(720U, after.height) << "the trial was in the format that the camera had already";
   auto other = V4l2Camera::open(vivid_capture_node());
   ASSERT_TRUE(other);
   TrialImports fresh;

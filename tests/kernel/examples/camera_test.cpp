@@ -27,11 +27,10 @@ path build_folder() {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path().parent_path();
 }
 
-// Where the host takes pictures: tools/guest_machine.py. The guest's results lie beside.
+// Where the host takes pictures: tools/guest_machine.py.
 path photograph_folder() {
-  const std::string output = std::getenv("GTEST_OUTPUT");
-  return path(output.substr(output.find(':') + 1)).parent_path().parent_path().parent_path() /
-         "photograph";
+  const char* const share = std::getenv("ACCELMM_GUEST_SHARE");
+  return path(share == nullptr ? "" : share) / "photograph";
 }
 
 std::vector<std::uint8_t> bytes_of(const path& file) {

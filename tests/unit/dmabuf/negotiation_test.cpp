@@ -139,6 +139,18 @@ TEST(Negotiation, ADisagreementOnStridesNamesTheFormatAndBothStrides) {
       text_of({camera(), npu(), screen}));
 }
 
+TEST(Negotiation, StridesContradictEachOtherAlsoWhereNobodyNamesAFormat) {
+  Participant one{"one", {}};
+  one.constraints.images = Images{{{{}, 0}, {.min_stride = ByteCount(100)}}};
+  Participant other{"other", {}};
+  other.constraints.images = Images{{{}, {.max_stride = ByteCount(50)}}};
+  EXPECT_EQ(
+      "layout of the image: one wants for any format linear, strides of at least 100 bytes; other "
+      "wants for any "
+      "format of any modifier, strides of at most 50 bytes",
+      text_of({one, npu(), other}));
+}
+
 TEST(Negotiation, ADisagreementOnSizesNamesBothSizes) {
   auto small = npu();
   small.constraints.max_size = ByteCount(4096);

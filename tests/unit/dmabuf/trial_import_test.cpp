@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "unit/mm/failing_new.hpp"
+
 #include <accelmm/trial_import.hpp>
 
 #include <utility>
@@ -182,6 +184,31 @@ TEST_F(TrialImport, ADeviceThatDoesNotAnswerIsNamed) {
   ASSERT_FALSE(found);
   EXPECT_EQ(Errc::io_error, found.error().code);
   EXPECT_EQ("display cannot say what it needs: no answer (Input/output error)", found.error().text);
+}
+
+TEST_F(TrialImport, AFailedAllocationIsAnErrorAndLeaksNothing) {
+  camera.sizes.reserve(8);
+  display.sizes.reserve(8);
+  allocated.reserve(1000);  // what the fixture keeps is no leak
+  ASSERT_TRUE(settled());
+  for (std::int64_t k = 0;; ++k) {
+    trials = {};
+    camera.sizes.clear();
+    display.sizes.clear();
+    const std::vector<SharingDevice*> devices = {&camera, &display};
+    const Round round = {
+        .devices = devices, .participants = others, .sources = sources, .image = size};
+    const auto before = heap.live;
+    {
+      TrialImports fresh;
+      FailingNew failing(k);
+      const auto found = settle(round, fresh);
+      if (!failing.happened()) break;
+      ASSERT_FALSE(found) << k;
+      EXPECT_EQ(Errc::no_memory, found.error().code) << k;
+    }
+    EXPECT_EQ(before, heap.live) << k;
+  }
 }
 
 }  // namespace
