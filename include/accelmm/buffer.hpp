@@ -113,8 +113,11 @@ class CpuMapping {
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
 
  private:
+  friend class Client;
   struct Place;
   void end() noexcept;
+  /// Puts the pages over other addresses, which they are left to.
+  [[nodiscard]] Result<void> move_over(std::byte* target);
   std::unique_ptr<Place> place_;
   std::span<std::byte> bytes_;
 };

@@ -102,6 +102,15 @@ class Client {
   /// Errors  invalid_argument: no pieces, too many, or a memfd that is not sealed.  over_quota.
   [[nodiscard]] Result<Buffer> import_view(const Export& view) const;
 
+  /// Makes memory of this process a buffer's: copies it into a new buffer, once, and maps that over
+  /// the same addresses, so that pointers into it stay good and the device sees what is written
+  /// through them. Whole pages of the process's own writable memory that nobody writes meanwhile.
+  /// The addresses stay mapped, and hold the memory, when the buffer is freed and when the client
+  /// goes; they are the application's to unmap. Forked children do not have them.
+  /// Errors  invalid_argument: empty, not whole pages; options of huge pages of a pool, or of another
+  ///         domain than the host's.  Those of allocate() and map_cpu(): the memory is as it was.
+  [[nodiscard]] Result<Buffer> adopt(std::span<std::byte> memory, BufferOptions options = {}) const;
+
   // --- ioctls ---
   /// Sends one ioctl with the struct that its number stands for. On success `args` is what came
   /// back, and the descriptors that came beside it are appended to `reply_fds` (closed if that is

@@ -57,6 +57,16 @@ Result<void> Mapping::exclude_from_fork() {
   return sys::madvise(base_, mapped_, MADV_DONTFORK);
 }
 
+Result<void> Mapping::move_over(std::byte* target) {
+  ACCELMM_CHECK(base_ != nullptr);
+  ACCELMM_CHECK(bytes_.data() == base_ && bytes_.size() == mapped_.value());
+  if (auto moved = sys::move_mapping(base_, mapped_, target); !moved) return moved;
+  base_ = nullptr;
+  mapped_ = ByteCount();
+  bytes_ = {};
+  return {};
+}
+
 void Mapping::reset() noexcept {
   if (base_ != nullptr) sys::munmap(base_, mapped_);
   base_ = nullptr;

@@ -49,6 +49,11 @@ class Mapping {
   /// Leaves the range out of children that fork(2) makes.
   [[nodiscard]] Result<void> exclude_from_fork();
 
+  /// Puts the pages over other addresses, in the place of what is mapped there, and gives them up:
+  /// this is empty then. Pre     whole pages; the two ranges are apart.
+  /// Errors  any value of mremap(2): this is as it was.
+  [[nodiscard]] Result<void> move_over(std::byte* target);
+
   /// Unmaps now. All pointers into bytes() dangle.
   void reset() noexcept;
 

@@ -31,6 +31,8 @@ namespace accelmm::sys {
                                       FdView fd, std::uint64_t offset);
 /// Cannot fail for ranges that mmap returned; checked.
 void munmap(std::byte* address, ByteCount length) noexcept;
+/// mremap(2) of a whole mapping onto other addresses, in the place of what is mapped there.
+[[nodiscard]] Result<void> move_mapping(std::byte* from, ByteCount length, std::byte* to);
 [[nodiscard]] Result<void> madvise(std::byte* address, ByteCount length, int advice);
 /// Makes pages and maps them writable: MADV_POPULATE_WRITE. What would be a SIGBUS is EFAULT.
 /// Errors  invalid_argument: kernel before 5.14.

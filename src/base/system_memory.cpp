@@ -68,6 +68,15 @@ void munmap(std::byte* address, ByteCount length) noexcept {
   errno = saved_errno;
 }
 
+Result<void> move_mapping(std::byte* from, ByteCount length, std::byte* to) {
+  if (const int injected = fault_injection::point("mremap"); injected != 0)
+    return fail_errno(injected, "mremap failed");
+  const std::size_t size = length.value();
+  if (::mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED)
+    return fail_errno(errno, "mremap failed");
+  return {};
+}
+
 Result<void> madvise(std::byte* address, ByteCount length, int advice) {
   const auto call = [=] { return ::madvise(address, length.value(), advice); };
   if (system_call("madvise", call) != 0) return fail_errno(errno, "madvise failed");

@@ -41,6 +41,12 @@ void CpuMapping::end() noexcept {
   place_.reset();
 }
 
+Result<void> CpuMapping::move_over(std::byte* target) {
+  if (auto moved = place_->mapping.move_over(target); !moved) return moved;
+  end();
+  return {};
+}
+
 DeviceMapping::DeviceMapping(std::shared_ptr<ClientLink> link, DeviceAddr address, ByteCount size,
                              Point point)
     : link_(std::move(link)), address_(address), size_(size), point_(point) {}

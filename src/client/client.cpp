@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/mapping.hpp"
 #include "client/buffer_calls.hpp"
 #include "client/info_calls.hpp"
 #include "client/link.hpp"
@@ -7,6 +8,7 @@
 
 #include <accelmm/client.hpp>
 
+#include <algorithm>
 #include <iterator>
 #include <new>
 #include <utility>
@@ -84,6 +86,27 @@ Result<Buffer> Client::import_view(const Export& view) const {
       view, [this](std::span<const PieceView> pieces) { return import_pieces(*link_, pieces); });
   if (!made) return fail(made.error());
   return Buffer(link_, made->handle, made->size, made->access);
+}
+
+Result<Buffer> Client::adopt(std::span<std::byte> memory, BufferOptions options) const {
+  const Alignment page(host_page_size().value());
+  if (memory.empty() || !page.divides(memory.size()) ||
+      !page.divides(reinterpret_cast<std::uintptr_t>(memory.data())))
+    return fail(Errc::invalid_argument, "adopted memory is not whole pages");
+  // A pool's pages fit only where huge ones were before.
+  PageSize& pages = options.backing.pages;
+  if (pages == PageSize::as_configured) pages = PageSize::base;
+  if (options.domain != Domain::host || pages == PageSize::huge_2m || pages == PageSize::huge_1g)
+    return fail(Errc::invalid_argument, "memory is adopted by pages of the host only");
+  auto buffer = allocate(ByteCount(memory.size()), options);
+  if (!buffer) return buffer;
+  if (buffer->size() != ByteCount(memory.size()))
+    return fail(Errc::protocol_error, "another size than asked for was allocated");
+  auto mapping = buffer->map_cpu();
+  if (!mapping) return fail(mapping.error());
+  std::ranges::copy(memory, mapping->bytes().begin());
+  if (auto moved = mapping->move_over(memory.data()); !moved) return fail(moved.error());
+  return buffer;
 }
 
 Result<void> Client::ioctl_bytes(std::uint32_t command, std::span<std::byte> args,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <list>
 #include <new>
 #include <optional>
 #include <utility>
@@ -61,23 +62,26 @@ Result<void> EduDriver::copy(Session& session, accelmm_edu_copy& args,
   if (!memory) return fail(memory.error());
   const Access access = direction == EduEngine::Direction::to_device ? Access::read : Access::write;
   const bool reachable = session.reaches(*memory, access);
-  const std::uint64_t point = session.jobs()->next();
-  args.point = {ACCELMM_TIMELINE_JOBS, 0, point};
   const Fault fault{.address = memory->begin, .access = access, .asid = 0, .engine = 0, .level = 0};
-  engine_->submit({.session = session.id(),
-                   .direction = direction,
-                   .memory = memory->begin,
-                   .offset = args.offset,
-                   .length = args.length,
-                   .unreachable = reachable ? std::nullopt : std::optional(memory->begin),
-                   .done = [jobs = session.jobs(), point, fault](Result<void> result) {
-                     if (result)
-                       jobs->reach(point);
-                     else if (result.error().code == Errc::fault)
-                       jobs->fail(point, fault);
-                     else
-                       jobs->fail(point, result.error().code);
-                   }});
+  std::list<EduEngine::Job> job;
+  job.push_back({.session = session.id(),
+                 .direction = direction,
+                 .memory = memory->begin,
+                 .offset = args.offset,
+                 .length = args.length,
+                 .unreachable = reachable ? std::nullopt : std::optional(memory->begin),
+                 .done = [jobs = session.jobs(), fault](std::uint64_t point, Result<void> result) {
+                   if (result)
+                     jobs->reach(point);
+                   else if (result.error().code == Errc::fault)
+                     jobs->fail(point, fault);
+                   else
+                     jobs->fail(point, result.error().code);
+                 }});
+  // Nothing can fail from here on: a point that is given out must end.
+  job.front().point = session.jobs()->next();
+  args.point = {ACCELMM_TIMELINE_JOBS, 0, job.front().point};
+  engine_->submit(std::move(job));
   return {};
 }
 

@@ -28,6 +28,9 @@ constexpr std::uint32_t dma_interrupt = 0x100;
 
 constexpr std::uint64_t buffer_address = 0x40000;
 
+// The framework stops a session once; there is one session at a time.
+constexpr std::size_t most_cancels = 4;
+
 Result<std::uint32_t> identify(VfioRegion& registers) {
   const auto id = registers.read32(identification);
   if (!id) return id;
@@ -53,7 +56,9 @@ EduEngine::EduEngine(VfioDevice& device, const Options& options, VfioRegion regi
       options_(options),
       registers_(std::move(registers)),
       interrupt_(std::move(interrupt)),
-      version_(version) {}
+      version_(version) {
+  when_idle_.reserve(most_cancels);
+}
 
 Result<std::unique_ptr<EduEngine>> EduEngine::create(VfioDevice& device,
                                                      const Options& options) try {
@@ -85,30 +90,31 @@ EduEngine::~EduEngine() {
     thread_.join();
   }
   (void)device_.set_bus_master(VfioDevice::BusMaster::off);
-  for (Job& job : waiting_) job.done(fail(Errc::canceled, "the device goes away"));
+  for (Job& job : waiting_) job.done(job.point, fail(Errc::canceled, "the device goes away"));
   for (Completion& done : when_idle_) done({});
 }
 
-void EduEngine::submit(Job job) {
+void EduEngine::submit(std::list<Job> jobs) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(job));
+    waiting_.splice(waiting_.end(), jobs);
   }
   changed_.notify_all();
 }
 
 void EduEngine::cancel(std::uint64_t session, Completion done) {
-  std::deque<Job> canceled;
+  std::list<Job> canceled;
   bool is_running = false;
   {
     const std::lock_guard lock(mutex_);
-    std::deque<Job> kept;
-    for (Job& job : waiting_) (job.session == session ? canceled : kept).push_back(std::move(job));
-    waiting_ = std::move(kept);
+    for (auto next = waiting_.begin(); next != waiting_.end();) {
+      const auto job = next++;
+      if (job->session == session) canceled.splice(canceled.end(), waiting_, job);
+    }
     is_running = running_ == session;
     if (is_running) when_idle_.push_back(std::move(done));
   }
-  for (Job& job : canceled) job.done(fail(Errc::canceled, "the session ended"));
+  for (Job& job : canceled) job.done(job.point, fail(Errc::canceled, "the session ended"));
   if (!is_running) done({});
 }
 
@@ -128,13 +134,16 @@ void EduEngine::work() {
     lock.unlock();
     const Result<void> result = run(job);
     if (result) note_transfer(job.length);
-    job.done(result);
+    job.done(job.point, result);
     lock.lock();
     running_.reset();
-    auto idle = std::exchange(when_idle_, {});
-    lock.unlock();
-    for (Completion& done : idle) done({});
-    lock.lock();
+    while (!when_idle_.empty()) {
+      Completion done = std::move(when_idle_.back());
+      when_idle_.pop_back();
+      lock.unlock();
+      done({});
+      lock.lock();
+    }
   }
 }
 

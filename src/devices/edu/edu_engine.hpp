@@ -9,12 +9,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <vector>
 
 namespace accelmm::edu {
 
@@ -40,7 +41,8 @@ class EduEngine {
     std::optional<DeviceAddr> unreachable;
     /// Errors  fault: unreachable.  timed_out: no interrupt came.  io_error: the device hangs since
     ///         an earlier transfer, or its registers failed.  canceled.
-    std::move_only_function<void(Result<void>)> done;
+    std::move_only_function<void(std::uint64_t point, Result<void>)> done;
+    std::uint64_t point = 0;  ///< for `done`
   };
   struct Statistics {
     std::uint64_t transfers = 0;
@@ -57,9 +59,10 @@ class EduEngine {
   EduEngine& operator=(const EduEngine&) = delete;
   ~EduEngine();
 
-  /// Pre: the range lies in the device's buffer.
-  void submit(Job job);
-  /// Ends what waits of a session as canceled, and completes when nothing of it is under way.
+  /// Takes a list of jobs, so that it cannot fail. Pre: the ranges lie in the device's buffer.
+  void submit(std::list<Job> jobs) noexcept;
+  /// Ends what waits of a session as canceled, and completes when nothing of it is under way. Needs
+  /// no memory.
   void cancel(std::uint64_t session, Completion done);
 
   [[nodiscard]] Statistics statistics() const;
@@ -86,9 +89,9 @@ class EduEngine {
 
   mutable std::mutex mutex_;  // guards what follows; held over no call outward
   std::condition_variable changed_;
-  std::deque<Job> waiting_;
+  std::list<Job> waiting_;
   std::optional<std::uint64_t> running_;  // whose
-  std::deque<Completion> when_idle_;      // for the one that runs
+  std::vector<Completion> when_idle_;     // for the one that runs
   Statistics statistics_;
   bool ending_ = false;
   std::thread thread_;
