@@ -237,7 +237,9 @@ void say_totals(const Picture& input, const Totals& totals, const DeviceNumbers&
       number(totals.host_bytes), number(totals.device_bytes));
   say_numbers(first, second);
   say("  shared        0 bytes copied between processes: the edges are inode %llu here, inode %llu "
-      "in the second process, and mapped by the driver process, once for each NPU (%llu times)",
+      "in the second process; the driver process knew them again, and maps them for both NPUs at "
+      "once "
+      "(mappings: %llu)",
       number(totals.inode_here), number(totals.inode_there), number(totals.driver_mappings));
   say("  time          %.1f ms from opening accel0 to the drawing, checks by the CPU included",
       totals.elapsed_ms);

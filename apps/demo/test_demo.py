@@ -138,7 +138,7 @@ class Demo(unittest.TestCase):
         self.assertIn("5 run, 0 faulted", self.out)
         here, there = re.search(r"inode (\d+) here, inode (\d+) in the second", self.out).groups()
         self.assertEqual(here, there)
-        self.assertIn("once for each NPU (2 times)", self.out)
+        self.assertIn("maps them for both NPUs at once (mappings: 1)", self.out)
         self.assertRegex(self.out, r"accel0 npu: memory 272.0 KiB of .*sessions 1, jobs 4")
         self.assert_left_nothing()
 

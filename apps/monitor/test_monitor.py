@@ -35,7 +35,8 @@ class Programs(unittest.TestCase):
     def end(self, driver, number=signal.SIGTERM):
         driver.send_signal(number)
         out, err = driver.communicate(timeout=60)
-        self.assertEqual((0, "acceld: ended\n", ""), (driver.returncode, out, err))
+        self.assertEqual((0, "acceld: ended\n"), (driver.returncode, out))
+        self.assertRegex(err, r"\Aacceld: shares by [^\n]+\n\Z")
 
     def run_monitor(self, *arguments, **options):
         return subprocess.run([MONITOR, "--directory", self.nodes, *arguments], text=True, capture_output=True,
