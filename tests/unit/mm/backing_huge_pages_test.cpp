@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What only some machines have: pools of huge pages, transparent huge pages for memory files, a
-// second NUMA node. Each test looks for what it needs and is skipped without it. To have it all:
+// second NUMA node. Each test looks for what it needs and is skipped without it; none is in the
+// guest "memory" of tools/kernel-test. To have it all on a machine:
 //   echo 16 > /proc/sys/vm/nr_hugepages
 //   echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled
 // and hugepagesz=1G hugepages=2 and two nodes from the start of the machine.
