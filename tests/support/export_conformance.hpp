@@ -108,7 +108,7 @@ inline std::size_t count_wrong(const std::vector<Piece>& pieces,
 
 class ExportConformance : public testing::TestWithParam<std::function<Way()>> {
  protected:
-  static constexpr ByteCount size{std::uint64_t{256} << 10};
+  static constexpr ByteCount size{std::uint64_t{32} << 10};
   const Way way = GetParam()();
 };
 
