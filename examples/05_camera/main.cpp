@@ -82,7 +82,7 @@ Result<std::uint32_t> run(Devices& devices, std::vector<SharedMemory>& buffers,
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int frames = argc > 2 ? std::atoi(argv[2]) : 10;
+  const int frames = argc > 2 ? std::atoi(argv[2]) : 5;
   auto camera = first_camera();
   auto display = first_display();
   if (!camera || !display || !has_udmabuf()) {
