@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What sharing by dma-bufs costs, over what the kernel's own calls cost. Only ratios are printed, of
+// medians of runs taken by turns: times in an emulated guest say nothing. What is asserted is that the
+// work was done, and no time.
+#include "base/mapping.hpp"
+#include "dmabuf/importer.hpp"
+#include "kernel/dmabuf/guest.hpp"
+#include "kernel/dmabuf/stream.hpp"
+#include "support/npu_host.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <utility>
+#include <vector>
+
+#include <linux/dma-buf.h>
+#include <linux/udmabuf.h>
+#include <sys/ioctl.h>
+
+namespace accelmm::test {
+namespace {
+
+using dmabuf::guest::Stream;
+
+// Of this thread's work, without what it waits for.
+double cpu_seconds() {
+  timespec now{};
+  EXPECT_EQ(0, ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now));
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+double median(std::vector<double> times) {
+  std::ranges::nth_element(times, times.begin() + std::ssize(times) / 2);
+  return times[times.size() / 2];
+}
+
+/// Prints the median time of `ours` over that of `theirs`, run by turns.
+template <class Ours, class Theirs>
+void print_ratio(const char* work, ByteCount size, int rounds, Ours ours, Theirs theirs) {
+  std::vector<double> our_times;
+  std::vector<double> their_times;
+  const auto timed = [](auto& run) {
+    const double begin = cpu_seconds();
+    run();
+    return cpu_seconds() - begin;
+  };
+  for (int i = 0; i < rounds && !testing::Test::HasFailure(); ++i) {
+    our_times.push_back(timed(ours));
+    their_times.push_back(timed(theirs));
+  }
+  ASSERT_FALSE(our_times.empty());
+  const double ratio = median(our_times) / median(their_times);
+  std::printf("ratio  %-28s %8llu KiB  %6.2f\n", work,
+              static_cast<unsigned long long>(size.value() >> 10), ratio);
+  testing::Test::RecordProperty(std::string(work) + "_" + std::to_string(size.value()),
+                                std::to_string(ratio));
+}
+
+UniqueFd bare_udmabuf(FdView device, FdView memfd, ByteCount size) {
+  udmabuf_create request{};
+  request.memfd = static_cast<std::uint32_t>(memfd.get());
+  request.flags = UDMABUF_FLAGS_CLOEXEC;
+  request.size = size.value();
+  return UniqueFd(::ioctl(device.get(), UDMABUF_CREATE, &request));
+}
+
+void read_pages(std::span<const std::byte> bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += 4096)
+    static_cast<void>(*const_cast<const volatile std::byte*>(bytes.data() + at));
+}
+
+class SharingRatios : public testing::TestWithParam<ByteCount> {
+ protected:
+  [[nodiscard]] static int rounds() { return GetParam() > 4_MiB ? 3 : 11; }
+  const ByteCount size = GetParam();
+  const UniqueFd memfd = dmabuf::guest::memfd(size);
+  const UniqueFd device{::open("/dev/udmabuf", O_RDONLY | O_CLOEXEC)};
+};
+
+TEST_P(SharingRatios, OfAnExport) {
+  const auto exporter = dmabuf::guest::udmabuf();
+  const dmabuf::FileRange whole{memfd.view(), size, {}, size};
+  print_ratio(
+      "udmabuf-export", size, rounds(),
+      [&] {
+        const auto made = exporter->export_view({.ranges = std::span(&whole, 1)});
+        ASSERT_TRUE(made.has_value()) << made.error().what;
+        ASSERT_EQ(1U, made->size());
+      },
+      [&] { ASSERT_TRUE(bare_udmabuf(device.view(), memfd.view(), size).valid()); });
+}
+
+// What an importer does with it: its size, a mapping, and all pages read inside a bracket.
+TEST_P(SharingRatios, OfAnImport) {
+  const UniqueFd buffer = bare_udmabuf(device.view(), memfd.view(), size);
+  ASSERT_TRUE(buffer.valid());
+  print_ratio(
+      "udmabuf-import", size, rounds(),
+      [&] {
+        std::vector<dmabuf::Piece> pieces;
+        pieces.push_back({duplicate(buffer.view()).value(), {}, size});
+        auto view = dmabuf::import_view(std::move(pieces));
+        ASSERT_TRUE(view.has_value()) << view.error().what;
+        const FdView fd = view->pieces.front().file.fd();
+        const auto mapping = Mapping::create(fd, 0, size, PROT_READ | PROT_WRITE);
+        ASSERT_TRUE(mapping.has_value());
+        dma_buf_sync sync{DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW};
+        ASSERT_EQ(0, ::ioctl(fd.get(), DMA_BUF_IOCTL_SYNC, &sync));
+        read_pages(mapping->bytes());
+        sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW;
+        ASSERT_EQ(0, ::ioctl(fd.get(), DMA_BUF_IOCTL_SYNC, &sync));
+      },
+      [&] {
+        const UniqueFd fd(::fcntl(buffer.get(), F_DUPFD_CLOEXEC, 0));
+        const auto end = ::lseek(fd.get(), 0, SEEK_END);
+        ASSERT_EQ(size.value(), static_cast<std::uint64_t>(end));
+        void* const at =
+            ::mmap(nullptr, size.value(), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+        ASSERT_NE(MAP_FAILED, at);
+        dma_buf_sync sync{DMA_BUF_SYNC_START | DMA_BUF_SYNC_RW};
+        ASSERT_EQ(0, ::ioctl(fd.get(), DMA_BUF_IOCTL_SYNC, &sync));
+        read_pages({static_cast<const std::byte*>(at), size.value()});
+        sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW;
+        ASSERT_EQ(0, ::ioctl(fd.get(), DMA_BUF_IOCTL_SYNC, &sync));
+        ::munmap(at, size.value());
+      });
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, SharingRatios, testing::Values(4_KiB, 1_MiB, 4_MiB, 64_MiB),
+                         [](const auto& each) {
+                           return std::to_string(each.param.value() >> 10) + "KiB";
+                         });
+
+std::uint64_t checksum(std::span<const std::byte> bytes) {
+  std::uint64_t sum = 0;
+  for (std::size_t at = 0; at + 8 <= bytes.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof word);
+    sum = sum * 31 + word;
+  }
+  return sum;
+}
+
+/// This thread's work for each of some frames: what it gives to the camera, and what it does with
+/// what comes.
+template <class Use>
+double frame_seconds(Stream& stream, int frames, Use use) {
+  std::vector<double> times;
+  for (int i = 0; i < frames && !testing::Test::HasFailure(); ++i) {
+    const double begin = cpu_seconds();
+    const auto index = stream.next();
+    if (!index) {
+      ADD_FAILURE() << index.error().what;
+      break;
+    }
+    use(*index);
+    const auto back = stream.give_back(*index);
+    EXPECT_TRUE(back.has_value());
+    times.push_back(cpu_seconds() - begin);
+  }
+  return times.empty() ? 0.0 : median(times);
+}
+
+// A camera's frames come into buffers of a session, and a checksum of each is taken there: captured
+// into them, or captured into the driver's memory and copied.
+TEST(CaptureRatios, OfZeroCopyOverCopying) {
+  constexpr int frames = 30;
+  NpuHost host;
+  host.add();
+  const Client client = host.connect();
+  const ByteCount frame = round_up(Stream::frame_size().value(), Alignment(4096)).value();
+
+  std::vector<Buffer> buffers;
+  std::vector<CpuMapping> mappings;
+  std::vector<Export> views;
+  std::vector<FdView> fds;
+  for (unsigned i = 0; i < Stream::depth; ++i) {
+    buffers.push_back(value(client.allocate(frame)));
+    mappings.push_back(value(buffers.back().map_cpu()));
+    std::ranges::fill(mappings.back().bytes(), std::byte{0});
+    views.push_back(value(buffers.back().export_view()));
+    fds.push_back(views.back().pieces.front().fd.view());
+  }
+  const auto filled = [](std::span<const std::byte> bytes) {
+    return std::ranges::any_of(bytes, [](std::byte byte) { return byte != std::byte{0}; });
+  };
+  std::uint64_t sums = 0;
+  double direct = 0;
+  {
+    auto stream = Stream::into(fds);
+    ASSERT_TRUE(stream.has_value()) << stream.error().what;
+    direct = frame_seconds(*stream, frames,
+                           [&](unsigned index) { sums += checksum(mappings[index].bytes()); });
+  }
+  EXPECT_TRUE(filled(mappings.front().bytes()));
+
+  for (const CpuMapping& mapping : mappings) std::ranges::fill(mapping.bytes(), std::byte{0});
+  double copied = 0;
+  {
+    auto stream = Stream::own();
+    ASSERT_TRUE(stream.has_value()) << stream.error().what;
+    copied = frame_seconds(*stream, frames, [&](unsigned index) {
+      const auto from = stream->bytes(index);
+      const auto to = mappings[index].bytes();
+      std::memcpy(to.data(), from.data(), std::min(from.size(), to.size()));
+      sums += checksum(to);
+    });
+  }
+  EXPECT_TRUE(filled(mappings.front().bytes()));
+  EXPECT_NE(0U, sums);
+  ASSERT_GT(copied, 0.0);
+  std::printf("ratio  %-28s %8llu KiB  %6.2f\n", "capture-zero-copy-to-copying",
+              static_cast<unsigned long long>(frame.value() >> 10), direct / copied);
+  RecordProperty("capture", std::to_string(direct / copied));
+}
+
+}  // namespace
+}  // namespace accelmm::test
