@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What happens when there is room for no descriptor at each step of sharing, in the application and in
+// the exporter's driver process.
+#include "dmabuf/dma_buf.hpp"
+#include "kernel/sharing/kernel_memory.hpp"
+#include "support/census.hpp"
+#include "support/driver_process.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+namespace accelmm::kernel_test {
+namespace {
+
+using test::code;
+using test::copy_and_wait;
+using test::DriverProcess;
+using test::value;
+
+constexpr ByteCount size = 64_KiB;
+// More than one life has descriptors, in any process.
+constexpr int too_much_room = 40;
+
+/// The lowest number that a new descriptor of a process would not get: as many as it has, if they have
+/// no gaps, and lower otherwise.
+rlim_t lowest_free(pid_t process) {
+  std::set<rlim_t> used;
+  const auto folder = "/proc/" + std::to_string(process) + "/fd";
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    used.insert(std::stoul(entry.path().filename()));
+  if (process == ::getpid()) used.erase(std::prev(used.end()));  // the folder itself
+  rlim_t number = 0;
+  while (used.contains(number)) ++number;
+  return number;
+}
+
+/// Leaves a process room for some more descriptors while it lives.
+class Room {
+ public:
+  Room(pid_t process, int more) : process_(process) {
+    const rlim_t lowest = lowest_free(process);
+    EXPECT_EQ(0, ::prlimit(process, RLIMIT_NOFILE, nullptr, &before_));
+    const rlimit less{lowest + static_cast<rlim_t>(more), before_.rlim_max};
+    EXPECT_EQ(0, ::prlimit(process, RLIMIT_NOFILE, &less, nullptr));
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  ~Room() { EXPECT_EQ(0, ::prlimit(process_, RLIMIT_NOFILE, &before_, nullptr)); }
+
+ private:
+  pid_t process_;
+  rlimit before_ = {};
+};
+
+class Descriptors : public testing::Test {
+ protected:
+  /// A buffer's life from its making here to a device's work on it there.
+  [[nodiscard]] Result<void> live() const {
+    auto made = from.allocate(size);
+    if (!made) return fail(made.error());
+    auto bytes = made->map_cpu();
+    if (!bytes) return fail(bytes.error());
+    std::ranges::fill(bytes->bytes(), std::byte{0x3c});
+    auto view = made->export_view();
+    if (!view) return fail(view.error());
+    EXPECT_TRUE(dmabuf::is_dma_buf(view->pieces.front().fd.view()).value_or(false));
+    auto taken = to.import_view(*view);
+    if (!taken) return fail(taken.error());
+    auto seen = taken->map_cpu();
+    if (!seen) return fail(seen.error());
+    EXPECT_EQ(std::byte{0x3c}, seen->bytes().back());
+    auto passed_on = taken->export_view();
+    if (!passed_on) return fail(passed_on.error());
+    auto back = from.import_view(*passed_on);
+    if (!back) return fail(back.error());
+    auto at = taken->map_device();
+    if (!at) return fail(at.error());
+    return copy_and_wait(to, at->address(), at->address() + ByteCount(32768), 32_KiB);
+  }
+
+  struct Held {
+    std::size_t ours;
+    std::size_t here;
+    std::size_t there;
+    std::uint64_t books;
+    bool operator==(const Held&) const = default;
+    friend std::ostream& operator<<(std::ostream& out, const Held& held) {
+      return out << held.ours << ", " << held.here << ", " << held.there << " fds, " << held.books
+                 << " bytes in books";
+    }
+  };
+  [[nodiscard]] Held held() const {
+    return {test::count_fds(), here.holdings().fds, there.holdings().fds,
+            value(from.usage()).host_used + value(to.usage()).host_used};
+  }
+
+  /// Gives a process room for no descriptor, for one, and so on, until a life comes to its end.
+  void live_with_ever_more_room(pid_t process) {
+    ASSERT_TRUE(live());
+    const Held before = held();
+    const KernelMemory memory = kernel_memory();
+    int failures = 0;
+    for (int more = 0; more < too_much_room; ++more) {
+      Result<void> lived;
+      {
+        const Room room(process, more);
+        lived = live();
+      }
+      EXPECT_EQ(before, held()) << more;
+      EXPECT_TRUE(nothing_was_left_since(memory)) << more;
+      if (lived) break;
+      ++failures;
+      EXPECT_EQ(Errc::too_many_files, lived.error().code) << more << ": " << lived.error().what;
+      EXPECT_TRUE(live()) << more << ": it does not work any more";
+    }
+    std::printf("%d steps failed\n", failures);
+    EXPECT_GT(failures, 1);
+    EXPECT_LT(failures, too_much_room);
+  }
+
+  test::TemporaryFolder here_folder;
+  test::TemporaryFolder there_folder;
+  DriverProcess here{here_folder.path()};
+  DriverProcess there{there_folder.path()};
+  Client from = value(Client::connect(here.number(), NodeKind::compute, here_folder.path()));
+  Client to = value(Client::connect(there.number(), NodeKind::compute, there_folder.path()));
+};
+
+TEST_F(Descriptors, WithoutRoomInTheApplicationEachStepFailsAndLeavesNothing) {
+  live_with_ever_more_room(::getpid());
+}
+
+TEST_F(Descriptors, WithoutRoomInTheExportersDriverEachStepFailsAndLeavesNothing) {
+  live_with_ever_more_room(here.pid());
+}
+
+}  // namespace
+}  // namespace accelmm::kernel_test
