@@ -25,6 +25,8 @@ using Roll = std::function<std::uint64_t(std::uint64_t sides)>;
 /// The world: two formats, two modifiers, three heaps, sizes to 400, strides to 40.
 inline constexpr std::uint64_t world_sizes = 400;
 inline constexpr std::uint64_t world_strides = 40;
+/// The largest of the least strides: divisors to 8 have no larger common multiple.
+inline constexpr std::uint64_t largest_stride = 840;
 inline constexpr std::array world_formats = {PixelFormat{1, 0}, PixelFormat{1, 1},
                                              PixelFormat{2, 0}, PixelFormat{2, 1}};
 inline constexpr std::array world_heaps = {"one", "two", "three"};
@@ -230,7 +232,7 @@ class NaiveNegotiation {
       least = std::max(least, entry->min_size.value());
       rows = std::max(rows, entry->rows);
     }
-    for (std::uint64_t stride = 0; stride <= 4 * world_strides; ++stride) {
+    for (std::uint64_t stride = 0; stride <= largest_stride; ++stride) {
       if (!std::ranges::all_of(entries, [&](const auto* entry) {
             return stride >= entry->min_stride.value() && stride <= entry->max_stride.value() &&
                    stride % entry->stride_divisor == 0;
