@@ -224,17 +224,19 @@ using VfioBusDeathTest = VfioBusTest;
 
 TEST_F(VfioBusDeathTest, ABusIsNotDestroyedWithMemoryAttached) {
   auto bus = make();
-  ASSERT_TRUE(bus->attach(Extents{at(0_B, 4_KiB)}).has_value());
+  const auto runs = bus->attach(Extents{at(0_B, 4_KiB)});
+  ASSERT_TRUE(runs.has_value());
   EXPECT_DEATH(bus.reset(), "");
-  (void)bus.release();  // NOLINT: it must not be destroyed
+  bus->detach(*runs);
 }
 
 TEST_F(VfioBusDeathTest, MemoryThatTheKernelDoesNotUnmapStopsTheProcess) {
   auto bus = make();
   const auto runs = bus->attach(Extents{at(0_B, 4_KiB)});
-  kernel_.mapped.clear();
+  const auto mapped = std::exchange(kernel_.mapped, {});
   EXPECT_DEATH(bus->detach(*runs), "");
-  (void)bus.release();  // NOLINT: it must not be destroyed
+  kernel_.mapped = mapped;
+  bus->detach(*runs);
 }
 
 }  // namespace
