@@ -35,9 +35,11 @@ def node(number, mib):
 
 
 # A page of 1 GiB must lie at a multiple of 1 GiB, where nothing else is yet, such as what the kernel puts at the end of a
-# node: node 0 has two such places, above 4 GiB, and node 1 one. Memory that nobody writes costs the host nothing.
+# node: node 0 has two such places, above 4 GiB, and node 1 one; the kernel may not choose to lie there itself. Memory that
+# nobody writes costs the host nothing.
 _MEMORY = Guest(name="memory", memory_mib=7168, qemu_arguments=(*node(0, 5120), *node(1, 2048)),
-                kernel_arguments="default_hugepagesz=2M hugepagesz=1G hugepages=0:2,1:1 hugepagesz=2M hugepages=0:24,1:24")
+                kernel_arguments="nokaslr default_hugepagesz=2M hugepagesz=1G hugepages=0:2,1:1 "
+                                 "hugepagesz=2M hugepages=0:24,1:24")
 
 # The bare one is for tests of the bench itself.
 GUESTS = {guest.name: guest for guest in (Guest(name="devices"), _MEMORY, Guest(name="bare", memory_mib=1024))}
