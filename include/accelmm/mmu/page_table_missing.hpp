@@ -69,7 +69,7 @@ class MissingTables {
     const Word word = memory_.template load<Word>(table, at + F::link_word(child));
     if constexpr (other != child) {
       const Word beside = memory_.template load<Word>(table, at + F::link_word(other));
-      if (beside != 0 && !is_clear_beside<other>(beside, hop)) return in_use();
+      if (beside != 0 && !is_clear_beside<child, other>(beside, hop, next)) return in_use();
     }
     if (word == 0) {
       ++missing_;
@@ -81,14 +81,20 @@ class MissingTables {
     return count_in<child>(memory_.at(F::link_address(hop, word)), next);
   }
 
-  // The other table of a dual entry must not map where the next stretch goes.
-  template <unsigned other>
-  bool is_clear_beside(Word word, unsigned hop) {
+  // The other table of a dual entry must not map where the next leaves of this one go, up to where it
+  // has its turn again.
+  template <unsigned child, unsigned other>
+  bool is_clear_beside(Word word, unsigned hop, std::uint64_t next) {
     if (F::classify(hop, word) != EntryKind::table) return false;
     const Table table = memory_.at(F::link_address(hop, word));
-    const Stretch leaves = cursor_.stretch(other, cursor_.largest_leaf());
-    const std::uint32_t first = G::index(other, leaves.va);
-    const std::uint32_t last = G::index(other, leaves.va + leaves.bytes - 1);
+    RunCursor<F> ahead = cursor_;
+    while (!ahead.done() && ahead.va() < next) {
+      const unsigned lg2 = ahead.largest_leaf();
+      if (!G::is_leaf_here(child, lg2)) break;
+      ahead.advance(ahead.stretch(child, lg2).bytes);
+    }
+    const std::uint32_t first = G::index(other, cursor_.va());
+    const std::uint32_t last = G::index(other, ahead.va() - 1);
     return memory_.template all_empty<Word>(table, first, last - first + 1);
   }
 
