@@ -41,8 +41,11 @@ _MEMORY = Guest(name="memory", memory_mib=7168, qemu_arguments=(*node(0, 5120), 
                 kernel_arguments="nokaslr default_hugepagesz=2M hugepagesz=1G hugepages=0:2,1:1 "
                                  "hugepagesz=2M hugepages=0:24,1:24")
 
+# virtio-gpu is the driver with timelines.
+_DEVICES = Guest(name="devices", qemu_arguments=("-device", "virtio-gpu-pci"))
+
 # The bare one is for tests of the bench itself.
-GUESTS = {guest.name: guest for guest in (Guest(name="devices"), _MEMORY, Guest(name="bare", memory_mib=1024))}
+GUESTS = {guest.name: guest for guest in (_DEVICES, _MEMORY, Guest(name="bare", memory_mib=1024))}
 
 
 class GuestError(Exception):
