@@ -72,11 +72,22 @@ class LeafRemover {
     return F::leaf_sizes(hop) != 0 && (F::leaf_sizes(hop) & (F::leaf_sizes(hop) - 1)) != 0;
   }
 
+  // Of a dual entry, each table maps only a part.
+  static constexpr bool is_alone(unsigned hop) { return hop == 0 || !G::is_dual(F::parent(hop)); }
+  // Whether a range of so many entries is a table's own: what the table counts is what lies in it,
+  // since nobody else writes there meanwhile.
+  template <unsigned hop>
+  static constexpr bool is_all_of(std::uint32_t count) {
+    return is_alone(hop) && count == G::entries(hop);
+  }
+
   template <unsigned hop>
   [[nodiscard]] Coverage look_in(Table table, std::uint64_t va, std::uint64_t end) {
     if constexpr (!G::has_child(hop)) {
       const std::uint32_t first = G::index(hop, va);
       const auto count = static_cast<std::uint32_t>((end - va) >> F::shift(hop));
+      if (is_all_of<hop>(count))
+        return memory_.live(table) == count ? Coverage::whole : Coverage::hole;
       if constexpr (has_groups(hop)) {
         if (cuts_group<hop>(table, first, va, end) ||
             cuts_group<hop>(table, first + count - 1, va, end))
@@ -167,10 +178,10 @@ class LeafRemover {
     const std::uint32_t count =
         static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) - (va >> F::shift(hop))) + 1;
     std::uint32_t live = count;
-    // Of a dual entry, each table maps only a part.
-    constexpr bool is_alone = hop == 0 || !G::is_dual(F::parent(hop));
-    if ((coverage_ != Coverage::whole || !is_alone) &&
-        memory_.template any_empty<Word>(table, first, count))
+    if (is_all_of<hop>(count))
+      live = memory_.live(table);
+    else if ((coverage_ != Coverage::whole || !is_alone(hop)) &&
+             memory_.template any_empty<Word>(table, first, count))
       live = count_live(table, first, count);
     if (live == 0) return {Alive::yes, Contents::zero};
     if (live >= stale_from<F>(hop) && memory_.retire(table, live))

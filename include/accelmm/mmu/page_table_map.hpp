@@ -119,6 +119,11 @@ class LeafWriter {
     if (ours > 0 && !memory_.join(table, ours)) return false;
     std::uint32_t used = 0;
     while (!cursor_.done() && cursor_.va() < end) {
+      if constexpr (is_simple_above_last(hop)) {
+        const std::uint32_t whole = write_whole_tables<hop>(table, end, Reach::live);
+        used += whole;
+        if (whole > 0) continue;
+      }
       const unsigned lg2 = cursor_.largest_leaf();
       if (G::is_leaf_here(hop, lg2)) {
         used += write_leaves<hop>(table, Reach::live);
@@ -197,7 +202,8 @@ class LeafWriter {
     }
     std::uint32_t live = 0;
     while (!cursor_.done() && cursor_.va() < end) {
-      if constexpr (is_simple_above_last(hop)) live += write_whole_tables<hop>(table, end);
+      if constexpr (is_simple_above_last(hop))
+        live += write_whole_tables<hop>(table, end, Reach::hidden);
       if (cursor_.done() || cursor_.va() >= end) break;
       const unsigned lg2 = cursor_.largest_leaf();
       if (G::is_leaf_here(hop, lg2)) {
@@ -228,21 +234,23 @@ class LeafWriter {
   }
 
   // Tables that one run fills from end to end with leaves of the last hop: most of what a large map
-  // stores, so nothing is asked for each of them. Returns how many.
+  // stores, so nothing is asked for each of them. Nobody else maps where they go: their links are
+  // plain stores, in a table that others reach too. Returns how many.
   template <unsigned hop>
-  std::uint32_t write_whole_tables(Table table, std::uint64_t end) {
+  std::uint32_t write_whole_tables(Table table, std::uint64_t end, Reach reach) {
     constexpr unsigned last = hop + 1;
     if ((cursor_.va() & (G::span(hop) - 1)) != 0 || cursor_.is_congruent(hop)) return 0;
     const std::uint64_t bytes = std::min(end - cursor_.va(), cursor_.left());
     const auto count = static_cast<std::uint32_t>(bytes >> F::shift(hop));
     const auto step = static_cast<Word>(F::step(G::span(last)));
     const std::uint32_t first = G::index(hop, cursor_.va());
+    ACCELMM_DCHECK(reach == Reach::hidden || !count || !is_linked(table, first));
     Word entry = F::make_leaf(last, F::shift(last), BusAddr(cursor_.bus()), bits_);
     for (std::uint32_t i = 0; i < count; ++i) {
       const Table fresh = memory_.pop(fresh_);
       memory_.begin_count(fresh, G::entries(last));
       memory_.fill(fresh, 0, G::entries(last), entry, step, Reach::hidden);
-      memory_.fill(table, first + i, 1, F::make_link(hop, fresh.address), Word{0}, Reach::hidden);
+      memory_.fill(table, first + i, 1, F::make_link(hop, fresh.address), Word{0}, reach);
       entry += static_cast<Word>(G::entries(last) * step);
     }
     if (count > 0) cursor_.advance(std::uint64_t{count} << F::shift(hop));

@@ -31,13 +31,17 @@ struct TableRange {
 
 /// A fixed number of page tables in one range of memory, shared by all address spaces of a device.
 ///
-/// Owns      12 bytes of metadata per table (0.3 %), all taken in create(); the tables' memory is
-///           the caller's.
+/// Each processor has a share of neighbouring tables, its *home*, whatever it links them for: two
+/// processors that map at the same time use neither the same tables nor lines of metadata, but for
+/// the tables above that lead to both.
+///
+/// Owns      64 bytes of metadata per table (1.6 %) and 128 a home, all taken in create(); the
+///           tables' memory is the caller's.
 /// Threads   any for what TableMemory says so; the rest as it says. validate() when nothing else
 ///           runs.
 /// Lifetime  move-only until the first tree points at it; must outlive all of them.
-/// Invariant a table is free, held (in a TableList) or linked; a free one is in the stack once, and
-///           all zero unless its last use left it stale.
+/// Invariant a table is free, held (in a TableList) or linked; a free one is in its home's stack
+///           once, and all zero unless its last use left it stale.
 /// Cost      take O(tables), give_back O(tables), everything else O(1); never allocates after
 ///           create().
 class TablePool {
@@ -60,12 +64,12 @@ class TablePool {
   [[nodiscard]] BusAddr end() const { return range_.begin + range_.size; }
   [[nodiscard]] std::uint32_t capacity() const { return capacity_; }
   /// Tables that are not free: linked into a tree, or held until an invalidation is done.
-  [[nodiscard]] std::uint32_t tables_in_use() const {
-    return in_use_.load(std::memory_order_relaxed);
-  }
+  [[nodiscard]] std::uint32_t tables_in_use() const;
 
-  /// Takes `count` tables, lowest first as long as none was given back.
-  /// Errors  no_memory: fewer are free (nothing taken).
+  /// Takes `count` tables, of the processor's home as long as it has enough, those last given back
+  /// first, and of the others' otherwise.
+  /// Errors  no_memory: fewer are free, not counting what others hold at this moment (nothing
+  ///         taken).
   [[nodiscard]] Result<TableList> take(std::uint32_t count);
   /// Pre: the list is a chain of this pool.
   void give_back(TableList&& list);
@@ -137,21 +141,37 @@ class TablePool {
 
  private:
   enum class State : std::uint8_t { free, held, linked };
-  struct Slot {
+  // A line each: the count of a table that many use must not lie beside those of one's own.
+  struct alignas(64) Slot {
     std::atomic<std::uint32_t> next;
     LiveCountOf<std::atomic<std::uint32_t>> live;
     State state;
     Contents contents;
     bool touched;  // its memory was used: reading other memory would populate sparse files
   };
-  static_assert(sizeof(Slot) == 12);
+  static_assert(sizeof(Slot) == 64);
   struct Atomics {
     using Head = std::atomic<std::uint64_t>;
     using Next = std::atomic<std::uint32_t>;
   };
 
-  TablePool(const TableRange& range, std::unique_ptr<Slot[]> slots, std::uint32_t capacity);
+  struct alignas(128) Home {
+    TableStackOf<Atomics> free;
+    std::atomic<std::uint32_t> taken{0};
+  };
+  using Chain = TableStackOf<Atomics>::Chain;
 
+  TablePool(const TableRange& range, std::unique_ptr<Slot[]> slots, std::unique_ptr<Home[]> homes,
+            std::uint32_t capacity);
+
+  [[nodiscard]] std::uint32_t home_count() const {
+    return (capacity_ + (1U << home_lg2_) - 1) >> home_lg2_;
+  }
+  [[nodiscard]] Home& home_of(std::uint32_t slot) const { return homes_[slot >> home_lg2_]; }
+  [[nodiscard]] Home& own_home() const;
+  [[nodiscard]] Result<TableList> gather(std::uint32_t count);
+  [[nodiscard]] TableList hold(const Chain& chain);
+  std::uint32_t count_free(const Home& home, std::uint32_t number) const;
   [[nodiscard]] auto next_of() {
     return [slots = slots_.get()](std::uint32_t slot) -> std::atomic<std::uint32_t>& {
       return slots[slot].next;
@@ -174,9 +194,10 @@ class TablePool {
   unsigned table_lg2_;
   std::uint32_t capacity_;
   std::unique_ptr<Slot[]> slots_;
-  TableStackOf<Atomics> free_;
-  std::atomic<std::uint32_t> in_use_{0};
-  std::mutex linking_;  // where there is a sink
+  std::unique_ptr<Home[]> homes_;
+  unsigned home_lg2_;     // tables of a home
+  std::mutex gathering_;  // so that two who need the last tables do not each hold half of them
+  std::mutex linking_;    // where there is a sink
 };
 
 static_assert(TableMemory<TablePool>);

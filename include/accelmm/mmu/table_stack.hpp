@@ -21,32 +21,22 @@ class TableStackOf {
   struct Chain {
     std::uint32_t head = none;
     std::uint32_t tail = none;
+    std::uint32_t count = 0;
   };
 
   /// Takes `count` slots off, the last pushed first, or nothing: an empty chain.
   /// `next_of(slot)` is the slot's link. Pre: count > 0.
   template <class NextOf>
   [[nodiscard]] Chain pop(std::uint32_t count, NextOf next_of) {
-    std::uint64_t seen = head_.load(std::memory_order_acquire);
-    for (;;) {
-      Chain chain{slot_of(seen), slot_of(seen)};
-      for (std::uint32_t i = 1; i < count && chain.tail != none; ++i)
-        chain.tail = next_of(chain.tail).load(std::memory_order_relaxed);
-      if (chain.tail == none) {
-        // A link may have led astray while the chain changed: only an unchanged one is too short.
-        const std::uint64_t again = head_.load(std::memory_order_acquire);
-        if (again == seen) return {};
-        seen = again;
-        continue;
-      }
-      const std::uint32_t rest = next_of(chain.tail).load(std::memory_order_relaxed);
-      if (head_.compare_exchange_strong(seen, changed(seen, rest), std::memory_order_acquire,
-                                        std::memory_order_acquire))
-        return chain;
-    }
+    return pop_between(count, count, next_of);
+  }
+  /// The same where fewer are better than none.
+  template <class NextOf>
+  [[nodiscard]] Chain pop_up_to(std::uint32_t count, NextOf next_of) {
+    return pop_between(1, count, next_of);
   }
 
-  /// Puts a chain on; its links from head to tail are set already.
+  /// Puts a chain on; its links from head to tail are set already. Its count is not looked at.
   template <class NextOf>
   void push(Chain chain, NextOf next_of) {
     std::uint64_t seen = head_.load(std::memory_order_relaxed);
@@ -60,6 +50,29 @@ class TableStackOf {
   [[nodiscard]] std::uint32_t top() const { return slot_of(head_.load(std::memory_order_acquire)); }
 
  private:
+  template <class NextOf>
+  [[nodiscard]] Chain pop_between(std::uint32_t least, std::uint32_t most, NextOf next_of) {
+    std::uint64_t seen = head_.load(std::memory_order_acquire);
+    for (;;) {
+      Chain chain{slot_of(seen), none, 0};
+      std::uint32_t rest = chain.head;
+      for (; chain.count < most && rest != none; ++chain.count) {
+        chain.tail = rest;
+        rest = next_of(rest).load(std::memory_order_relaxed);
+      }
+      if (chain.count < least) {
+        // A link may have led astray while the chain changed: only an unchanged one is too short.
+        const std::uint64_t again = head_.load(std::memory_order_acquire);
+        if (again == seen) return {};
+        seen = again;
+        continue;
+      }
+      if (head_.compare_exchange_strong(seen, changed(seen, rest), std::memory_order_acquire,
+                                        std::memory_order_acquire))
+        return chain;
+    }
+  }
+
   [[nodiscard]] static std::uint32_t slot_of(std::uint64_t head) {
     return static_cast<std::uint32_t>(head);
   }

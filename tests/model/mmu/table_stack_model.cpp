@@ -144,6 +144,54 @@ struct TooFew : rl::test_suite<TooFew<Atomics>, 3> {
   int taken;
 };
 
+/// Two who gather what there is, and one who gives slots on meanwhile: no slot is in two hands, and
+/// what a chain says of itself is so.
+template <class Atomics>
+struct Gathered : rl::test_suite<Gathered<Atomics>, 3> {
+  using Stack = mmu::TableStackOf<Atomics>;
+  static constexpr std::uint32_t slots = 4;
+
+  void before() {
+    stack = new Stack;
+    links = new typename Atomics::Next[slots];
+    for (std::uint32_t i = 0; i < slots; ++i) {
+      links[i].store(i + 1, std::memory_order_relaxed);
+      used[i]($) = 0;
+    }
+    stack->push({0, slots - 1}, next_of());
+  }
+  void after() {
+    const auto all = stack->pop_up_to(slots + 1, next_of());
+    RL_ASSERT(all.count == slots);
+    RL_ASSERT(stack->pop_up_to(1, next_of()).count == 0);
+    delete[] links;
+    delete stack;
+  }
+  void thread(unsigned thread) {
+    for (int turn = 0; turn < 2; ++turn) {
+      const auto some = stack->pop_up_to(thread + 1, next_of());
+      RL_ASSERT(some.count <= thread + 1);
+      RL_ASSERT((some.count == 0) == (some.head == Stack::none));
+      // Slot by slot, each link read before its slot is another's.
+      std::uint32_t slot = some.head;
+      for (std::uint32_t i = 0; i < some.count; ++i) {
+        RL_ASSERT(slot < slots && (i + 1 < some.count || slot == some.tail));
+        used[slot]($) += 1;
+        const std::uint32_t next = links[slot].load(std::memory_order_relaxed);
+        stack->push({slot, slot}, next_of());
+        slot = next;
+      }
+    }
+  }
+  auto next_of() {
+    return [this](std::uint32_t slot) -> typename Atomics::Next& { return links[slot]; };
+  }
+
+  Stack* stack;
+  typename Atomics::Next* links;
+  rl::var<int> used[slots];
+};
+
 }  // namespace
 }  // namespace accelmm::test
 
@@ -153,6 +201,8 @@ int main() {
   return verdict({
       holds<TakenAndGivenBack<StackAtomics<Mutant::none>>>("taken and given back", executions),
       holds<TooFew<StackAtomics<Mutant::none>>>("too few for all", executions),
+      holds<Gathered<StackAtomics<Mutant::none>>>("as many as there are", executions),
+      is_caught<Gathered<BlindAtomics>>("mutant: gathered, changes are not counted", executions),
       is_caught<TakenAndGivenBack<BlindAtomics>>("mutant: changes of the head are not counted",
                                                  executions),
       is_caught<TooFew<BlindAtomics>>("mutant: too few, changes are not counted", executions),

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 namespace accelmm::mmu {
 namespace {
@@ -84,6 +85,70 @@ TEST(TablePool, HandsOutTheTableGivenBackLastFirst) {
   const auto again = take_all(tables.pool(), 1);
   EXPECT_EQ(again[0].address, taken[1].address);
   return_all(tables.pool(), {taken[0], again[0], taken[2]});
+}
+
+// --- homes ---
+
+// Moves this thread to each processor in turn.
+template <class Body>
+void on_each_processor(Body body) {
+  cpu_set_t allowed;
+  ASSERT_EQ(0, sched_getaffinity(0, sizeof allowed, &allowed));
+  for (unsigned i = 0; i < CPU_SETSIZE; ++i) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(i, &one);
+    ASSERT_EQ(0, sched_setaffinity(0, sizeof one, &one));
+    body();
+  }
+  ASSERT_EQ(0, sched_setaffinity(0, sizeof allowed, &allowed));
+}
+
+TEST(TablePool, ManyTablesGoToAnyProcessorWhosoeverTheyAre) {
+  Tables tables(1000);
+  on_each_processor([&] {
+    auto most = take_all(tables.pool(), 999);
+    std::set<std::uint64_t> addresses;
+    for (const Table& table : most) addresses.insert(table.address.value());
+    EXPECT_EQ(addresses.size(), 999u);
+    EXPECT_EQ(tables.pool().tables_in_use(), 999u);
+    return_all(tables.pool(), most);
+    tables.pool().validate();
+  });
+}
+
+TEST(TablePool, WhoFindsTooFewInAllHomesLeavesThemWhereTheyWere) {
+  Tables tables(1000);
+  const auto held = take_all(tables.pool(), 300);
+  on_each_processor([&] {
+    EXPECT_EQ(tables.pool().take(701).error().code, Errc::no_memory);
+    EXPECT_EQ(tables.pool().tables_in_use(), 300u);
+    tables.pool().validate();
+  });
+  return_all(tables.pool(), take_all(tables.pool(), 700));
+  return_all(tables.pool(), held);
+  tables.pool().validate();
+}
+
+TEST(TablePool, ATableGoesHomeWhoeverGivesItBack) {
+  Tables tables(1000);
+  std::vector<std::uint64_t> first_taken;
+  const auto first_of_here = [&] {
+    const auto one = take_all(tables.pool(), 1);
+    first_taken.push_back(one[0].address.value());
+    return_all(tables.pool(), one);
+  };
+  on_each_processor(first_of_here);
+  const auto before = std::exchange(first_taken, {});
+  return_all(tables.pool(), take_all(tables.pool(), 1000));  // by this processor, all of them
+  on_each_processor(first_of_here);
+  for (std::size_t i = 0; i < before.size(); ++i)
+    for (std::size_t j = 0; j < before.size(); ++j)
+      if (i != j && before[i] != before[j]) {
+        EXPECT_NE(first_taken[i], first_taken[j]) << "two processors share a home";
+      }
+  tables.pool().validate();
 }
 
 TEST(TablePool, FillStoresASequenceAndTouchesNothingElse) {
