@@ -30,12 +30,13 @@ Result<Access> mappable_access(FdView fd) {
   }
 }
 
-// Seeking to the end is the kernel's own way to tell; fstat(2) says it too, since 5.3.
+// fstat(2) says it since 5.3; before, only seeking to the end does.
 Result<ByteCount> size_of(FdView fd, const struct stat& status) {
+  if (status.st_size > 0) return ByteCount(static_cast<std::uint64_t>(status.st_size));
   const auto end = sys::seek(fd, 0, SEEK_END);
   if (end) return ByteCount(*end);
   if (end.error().code != static_cast<Errc>(ESPIPE)) return fail(end.error());
-  return ByteCount(static_cast<std::uint64_t>(status.st_size));
+  return ByteCount();
 }
 
 }  // namespace
@@ -51,6 +52,10 @@ Result<DmaBuf> DmaBuf::adopt(UniqueFd fd) {
   const auto is = is_dma_buf(fd.view());
   if (!is) return fail(is.error());
   if (!*is) return fail(Errc::not_supported, "not a dma-buf");
+  return adopt_known(std::move(fd));
+}
+
+Result<DmaBuf> DmaBuf::adopt_known(UniqueFd fd) {
   const auto status = sys::fstat(fd.view());
   if (!status) return fail(status.error());
   const auto size = size_of(fd.view(), *status);
@@ -62,8 +67,8 @@ Result<DmaBuf> DmaBuf::adopt(UniqueFd fd) {
   return DmaBuf(std::move(fd), *size, *access, {.device = status->st_dev, .inode = status->st_ino});
 }
 
-Result<void> DmaBuf::set_name(std::string_view name) const {
-  const auto named = sys::dma_buf_set_name(fd_.view(), buffer_name(name).c_str());
+Result<void> name_dma_buf(FdView fd, std::string_view name) {
+  const auto named = sys::dma_buf_set_name(fd, buffer_name(name).c_str());
   if (!named && named.error().code == Errc::unknown_ioctl) return {};
   return named;
 }

@@ -17,6 +17,10 @@ namespace accelmm::dmabuf {
 /// Errors  any value of fstatfs(2).
 [[nodiscard]] Result<bool> is_dma_buf(FdView fd);
 
+/// Shows the name, cut to what the kernel takes, in /proc; dma-bufs of older kernels have none.
+/// Errors  any value of DMA_BUF_SET_NAME.
+[[nodiscard]] Result<void> name_dma_buf(FdView fd, std::string_view name);
+
 /// Memory that drivers of the kernel share.
 ///
 /// Owns      one descriptor. The memory lives until the last descriptor, mapping and importer of it
@@ -31,10 +35,9 @@ class DmaBuf {
   /// Errors  not_supported: not a dma-buf, or one that CPUs may only write.  invalid_argument: its
   ///         size is not whole pages.  Any value of fstatfs(2), fstat(2), lseek(2), fcntl(2).
   [[nodiscard]] static Result<DmaBuf> adopt(UniqueFd fd);
+  /// The same where is_dma_buf() has said so.
+  [[nodiscard]] static Result<DmaBuf> adopt_known(UniqueFd fd);
 
-  /// Shows the name, cut to what the kernel takes, in /proc; dma-bufs of older kernels have none.
-  /// Errors  any value of DMA_BUF_SET_NAME.
-  [[nodiscard]] Result<void> set_name(std::string_view name) const;
   /// A descriptor to give away.
   [[nodiscard]] Result<UniqueFd> duplicate() const;
 

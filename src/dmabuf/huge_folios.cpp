@@ -83,11 +83,21 @@ FolioSize folio_sizes(const std::string& folder) {
   return found;
 }
 
-Result<bool> may_have_huge_folios(FdView memfd, ByteCount size) {
+FolioSize FolioSettings::sizes(std::chrono::steady_clock::time_point now) const {
+  constexpr unsigned size_bits = 2;
+  const auto moments = static_cast<std::uint64_t>(now.time_since_epoch() / moment) + 1;
+  const std::uint64_t seen = seen_.load(std::memory_order_relaxed);
+  if (seen >> size_bits == moments) return static_cast<FolioSize>(seen & ((1U << size_bits) - 1));
+  const FolioSize sizes = folio_sizes(folder_);
+  seen_.store(moments << size_bits | static_cast<std::uint64_t>(sizes), std::memory_order_relaxed);
+  return sizes;
+}
+
+Result<bool> may_have_huge_folios(FdView memfd, ByteCount size, const FolioSettings& settings) {
   const auto magic = sys::file_system_magic(memfd);
   if (!magic) return fail(magic.error());
   if (*magic == HUGETLBFS_MAGIC) return true;
-  switch (folio_sizes("/sys/kernel/mm/transparent_hugepage")) {
+  switch (settings.sizes(std::chrono::steady_clock::now())) {
     case FolioSize::base:
       return false;
     case FolioSize::advised:

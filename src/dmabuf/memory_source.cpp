@@ -21,7 +21,7 @@ Result<SourcedBuffer> MemorySource::allocate(ByteCount size, Access access, std:
   if (!buffer) return fail(buffer.error());
   if (buffer->size() < size) return fail(Errc::io_error, "source gave less than it was asked for");
   if (!name.empty())
-    if (const auto named = buffer->set_name(name); !named) return fail(named.error());
+    if (const auto named = name_dma_buf(buffer->fd(), name); !named) return fail(named.error());
   return SourcedBuffer{std::move(*buffer), std::move(*charge)};
 }
 

@@ -9,7 +9,7 @@ Result<SharedFile> SharedFile::adopt(UniqueFd fd) {
   // What cannot even be asked is no memory: an O_PATH descriptor of some file system.
   if (!kernels) return fail(kernels.error());
   if (*kernels) {
-    auto buffer = DmaBuf::adopt(std::move(fd));
+    auto buffer = DmaBuf::adopt_known(std::move(fd));
     if (!buffer) return fail(buffer.error());
     return SharedFile(std::move(*buffer));
   }

@@ -9,7 +9,6 @@
 #include "base/system.hpp"
 #include "base/system_dmabuf.hpp"
 #include "dmabuf/dma_buf.hpp"
-#include "dmabuf/huge_folios.hpp"
 #include "dmabuf/udmabuf_refusal.hpp"
 
 #include <algorithm>
@@ -92,7 +91,7 @@ Result<void> UdmabufExporter::check_files(std::span<const FileRange> ranges) con
     // Ranges of one file mostly come one after the other.
     if (i > 0 && range.memfd.get() == ranges[i - 1].memfd.get()) continue;
     if (options_.huge_pages == HugeImportable::allowed) continue;
-    const auto huge = may_have_huge_folios(range.memfd, range.file_size);
+    const auto huge = may_have_huge_folios(range.memfd, range.file_size, folios_);
     // A file that cannot be written cannot be looked at; the kernel refuses it, and for that.
     if (!huge && huge.error().code != Errc::not_permitted) return fail(huge.error());
     if (huge && *huge)
@@ -113,11 +112,9 @@ Result<Piece> UdmabufExporter::make_piece(std::span<const FileRange> ranges,
   auto fd = items.size() == 1 ? sys::udmabuf_create(device_.view(), items.front())
                               : sys::udmabuf_create_list(device_.view(), items);
   if (!fd) return fail(fd.error());
-  auto buffer = DmaBuf::adopt(std::move(*fd));
-  if (!buffer) return fail(buffer.error());
   if (!name.empty())
-    if (const auto named = buffer->set_name(name); !named) return fail(named.error());
-  return Piece{std::move(*buffer).release(), ByteCount(), length};
+    if (const auto named = name_dma_buf(fd->view(), name); !named) return fail(named.error());
+  return Piece{std::move(*fd), ByteCount(), length};
 }
 
 Result<std::vector<Piece>> UdmabufExporter::try_pieces(const ExportRequest& request,

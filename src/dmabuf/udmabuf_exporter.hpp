@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dmabuf/exporter.hpp"
+#include "dmabuf/huge_folios.hpp"
 #include "dmabuf/piece_plan.hpp"
 
 #include <accelmm/backing.hpp>
@@ -45,6 +46,7 @@ class UdmabufExporter final : public Exporter {
 
   UniqueFd device_;
   Options options_;
+  FolioSettings folios_;
   // The kernel's parameters as they were when it last said something about them; an administrator
   // changes them at any time.
   std::atomic<std::uint64_t> largest_;

@@ -88,8 +88,6 @@ Result<SealedMemfd> SealedMemfd::create(const char* name, ByteCount size, PageSi
 
 Result<SealedMemfd> SealedMemfd::adopt(UniqueFd fd) {
   if (!fd.valid()) return fail(Errc::invalid_argument, "no descriptor");
-  const auto status = sys::fstat(fd.view());
-  if (!status) return fail(status.error());
   const auto seals = seals_of_memory_file(fd.view());
   if (!seals) return fail(seals.error());
   // Huge pages come from a pool that can run dry, and touching a mapping is then a SIGBUS that no
@@ -101,9 +99,9 @@ Result<SealedMemfd> SealedMemfd::adopt(UniqueFd fd) {
   if (constexpr int fixed = F_SEAL_SHRINK | F_SEAL_GROW; (*seals & fixed) != fixed)
     return fail(Errc::invalid_argument, "memory file is not sealed against shrinking and growing");
   // Read after the seals: from here on the size cannot change.
-  const auto sealed_status = sys::fstat(fd.view());
-  if (!sealed_status) return fail(sealed_status.error());
-  const ByteCount size(static_cast<std::uint64_t>(sealed_status->st_size));
+  const auto status = sys::fstat(fd.view());
+  if (!status) return fail(status.error());
+  const ByteCount size(static_cast<std::uint64_t>(status->st_size));
   if (!is_whole_pages(size))
     return fail(Errc::invalid_argument, "size of a memory file is not whole pages");
   const auto access = mappable_access(fd.view(), *seals);

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <thread>
 
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -190,6 +191,7 @@ TEST(UdmabufRules, TransparentHugePagesAreFoundWhereTheyAreAndRefused) {
   const auto made = exporter->export_view({.ranges = std::span(&base_range, 1)});
   EXPECT_TRUE(made.has_value()) << made.error().what;
   std::ofstream(advise) << "always";
+  std::this_thread::sleep_for(FolioSettings::moment);
   EXPECT_FALSE(exporter->export_view({.ranges = std::span(&base_range, 1)}).has_value());
   std::ofstream(advise) << "never";
 }

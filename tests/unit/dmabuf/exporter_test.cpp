@@ -12,6 +12,7 @@
 #include "support/export_conformance.hpp"
 #include "support/temporary_folder.hpp"
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 
@@ -203,6 +204,24 @@ TEST(HugeFolios, WhatTheKernelGivesIsReadFromItsSettings) {
   set("hugepages-64kB", "always inherit within_size advise [never]\n");
   set("", "[always] within_size advise never deny force\n");
   EXPECT_EQ(FolioSize::any, folio_sizes(folder.path()));
+}
+
+TEST(HugeFolios, WhatWasReadIsBelievedForAMomentAndNoLonger) {
+  using Clock = std::chrono::steady_clock;
+  const TemporaryFolder folder;
+  const auto set = [&](const char* modes) {
+    std::ofstream(folder.path() + "/shmem_enabled") << modes;
+  };
+  const FolioSettings settings(folder.path());
+  const Clock::time_point begin(1000 * FolioSettings::moment);
+  set("always within_size advise [never] deny force\n");
+  EXPECT_EQ(FolioSize::base, settings.sizes(begin));
+  set("[always] within_size advise never deny force\n");
+  EXPECT_EQ(FolioSize::base, settings.sizes(begin + FolioSettings::moment / 2));
+  EXPECT_EQ(FolioSize::any, settings.sizes(begin + FolioSettings::moment));
+  set("always within_size [advise] never deny force\n");
+  EXPECT_EQ(FolioSize::any, settings.sizes(begin + FolioSettings::moment));
+  EXPECT_EQ(FolioSize::advised, settings.sizes(begin + 2 * FolioSettings::moment));
 }
 
 TEST(ExportTable, MemoryFilesAreOneFileAndNothingIsKept) {
