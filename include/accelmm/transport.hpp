@@ -68,6 +68,8 @@ class ConnectionEvents {
   virtual ~ConnectionEvents() = default;
   /// One packet came. `bytes` are a private copy that lives during the call.
   virtual void on_message(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) = 0;
+  /// One packet came with descriptors that this process has no room for. They are lost.
+  virtual void on_lost_fds(std::span<const std::byte> bytes) = 0;
   /// The peer is gone or broke the protocol. Last call on this object; it may destroy the
   /// connection here.
   virtual void on_end() = 0;

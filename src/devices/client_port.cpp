@@ -25,13 +25,15 @@ constexpr std::uint64_t hello_timeout_ns = 1'000'000'000;
 // Packets of one session that wait behind a call; more stay in the peer's socket.
 constexpr std::size_t queue_limit = 16;
 
+// Without a number, descriptors were sent and lost: it says how many.
 std::optional<accelmm_message_header> parse_header(std::span<const std::byte> bytes,
-                                                   std::size_t fds) {
+                                                   std::optional<std::size_t> fds) {
   accelmm_message_header header;
   if (bytes.size() < sizeof header) return std::nullopt;
   std::memcpy(&header, bytes.data(), sizeof header);
   const bool well_formed = header.magic == ACCELMM_MAGIC && header.status == 0 &&
-                           header.size == bytes.size() - sizeof header && header.fd_count == fds;
+                           header.size == bytes.size() - sizeof header &&
+                           (fds ? header.fd_count == *fds : header.fd_count > 0);
   if (!well_formed) return std::nullopt;
   return header;
 }
@@ -77,6 +79,14 @@ void ClientPort::on_message(std::span<const std::byte> bytes, std::vector<Unique
   } catch (const std::bad_alloc&) {
     hang_up();  // no memory even to say so
   }
+}
+
+// One call's misfortune, not its session's: others that wait before it are answered as ever.
+void ClientPort::on_lost_fds(std::span<const std::byte> bytes) {
+  const auto keep = shared_from_this();
+  const auto header = parse_header(bytes, std::nullopt);
+  if (!header || state_ != State::open || header->kind != ACCELMM_MESSAGE_IOCTL) return hang_up();
+  reply(*header, fail(Errc::too_many_files, "no room for the descriptors of the call"), {}, 0, {});
 }
 
 void ClientPort::receive(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) {

@@ -33,6 +33,7 @@ class ClientPort final : public ConnectionEvents, public std::enable_shared_from
   /// Gives the peer a second to say HELLO.
   void await_hello();
   void on_message(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) override;
+  void on_lost_fds(std::span<const std::byte> bytes) override;
   void on_end() override { end(); }
 
   /// The device made a session for this port, and is opening it.

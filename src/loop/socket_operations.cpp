@@ -76,7 +76,18 @@ void ReceiveOperation::discard(int /*result*/) noexcept {
 
 bool ReceiveOperation::whole(int result) const {
   // A packet of no bytes cannot be told from the end, and is not one that anybody may send.
-  return result > 0 && (message_.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+  if (result <= 0 || (message_.msg_flags & MSG_TRUNC) != 0) return false;
+  return (message_.msg_flags & MSG_CTRUNC) == 0 || lost_fds();
+}
+
+bool ReceiveOperation::lost_fds() const {
+  // Where the room for them is full, more were sent than anybody may send.
+  return (message_.msg_flags & MSG_CTRUNC) != 0 && fd_count() < ACCELMM_MAX_FDS;
+}
+
+std::size_t ReceiveOperation::fd_count() const {
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message_);
+  return header == nullptr ? 0 : (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 }
 
 std::span<const std::byte> ReceiveOperation::bytes(int result) const {

@@ -34,8 +34,11 @@ class ReceiveOperation final : public Operation {
                                                                         SharedSocket socket);
   ~ReceiveOperation() override;
 
-  /// Whether a result is a packet that came whole, rather than the end of the connection.
+  /// Whether a result is a packet, whole but for descriptors that lost_fds() tells of, rather than the
+  /// end of the connection or a breach of the protocol.
   [[nodiscard]] bool whole(int result) const;
+  /// Whether the kernel kept descriptors back because this process may have no more.
+  [[nodiscard]] bool lost_fds() const;
   /// The packet that came with `result`; valid until this is started again.
   [[nodiscard]] std::span<const std::byte> bytes(int result) const;
   /// The descriptors that came with it. Errors  no_memory; they are closed then.
@@ -49,6 +52,7 @@ class ReceiveOperation final : public Operation {
   void prepare(io_uring_sqe& sqe) override;
   void complete(int result) override;
   void discard(int result) noexcept override;
+  [[nodiscard]] std::size_t fd_count() const;
 
   UringConnection& owner_;
   SharedSocket socket_;

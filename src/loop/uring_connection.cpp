@@ -112,6 +112,10 @@ void UringConnection::received(int result) {
 }
 
 void UringConnection::deliver(int result) {
+  if (receive_->lost_fds()) {
+    receive_->drop_fds();
+    return events_->on_lost_fds(receive_->bytes(result));
+  }
   auto fds = receive_->take_fds();
   if (!fds) return end();
   events_->on_message(receive_->bytes(result), std::move(*fds));

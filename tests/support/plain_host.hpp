@@ -66,6 +66,15 @@ class RawClient {
     if (log_->open) events_->on_message(bytes, std::move(fds));
     host_.transport.drain();
   }
+  /// Delivers a packet whose header says `fds` descriptors, of which the kernel kept some back.
+  void deliver_without_fds(accelmm_message_header header, std::span<const std::byte> payload) {
+    header.sequence = ++sequence_;
+    std::vector<std::byte> packet(sizeof header + payload.size());
+    std::memcpy(packet.data(), &header, sizeof header);
+    std::ranges::copy(payload, packet.begin() + sizeof header);
+    if (log_->open) events_->on_lost_fds(packet);
+    host_.transport.drain();
+  }
   void say_hello() {
     accelmm_hello hello{};
     hello.major = ACCELMM_PROTOCOL_MAJOR;

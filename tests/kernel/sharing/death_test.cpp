@@ -372,5 +372,30 @@ TEST_F(PartyDeath, OfAllAtOnceLeavesNothing) {
   EXPECT_TRUE(nothing_was_left_since(before));
 }
 
+// --- an end in order ---
+
+TEST_F(PartyDeath, ClosingASessionWaitsForNobodyWhoImportedFromIt) {
+  const auto vgem = dmabuf::guest::drm("vgem");
+  const Client other = connect_there();
+  std::optional<Client> client(connect_here());
+  std::optional<Buffer> buffer(value(client->allocate(size)));
+  fill(value(buffer->map_cpu()).bytes(), 12);
+  const Export view = value(buffer->export_view());
+  const Buffer taken = value(other.import_view(view));
+  const FdView fd = view.pieces.front().fd.view();
+  // A driver of the kernel that works on it for ten seconds.
+  const auto object = value(vgem->import(fd));
+  const std::uint32_t work =
+      dmabuf::guest::begin_work(vgem->node(), object->handle(), Access::write);
+  value(buffer->free());
+  buffer.reset();
+  client.reset();
+  EXPECT_TRUE(holds_again(here, here_before)) << "its driver process waits for who imported it";
+  const Fence writer = value(Fence::of_dma_buf(fd, Access::read));
+  EXPECT_FALSE(writer.outcome().has_value()) << "the driver has ended its work: nothing is shown";
+  dmabuf::guest::end_work(vgem->node(), work);
+  EXPECT_TRUE(device_sees(other, taken, 12));
+}
+
 }  // namespace
 }  // namespace accelmm::kernel_test

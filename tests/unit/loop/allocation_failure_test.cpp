@@ -55,6 +55,7 @@ struct Node final : ConnectionEvents {
     for (int i = 0; i < times; ++i) connection->send(bytes, borrowed);
     ++answered;
   }
+  void on_lost_fds(std::span<const std::byte> /*bytes*/) override { on_end(); }
   void on_end() override { connection.reset(); }
 
   std::unique_ptr<Connection> connection;

@@ -27,6 +27,7 @@ struct Echo final : ConnectionEvents {
   void on_message(std::span<const std::byte> bytes, std::vector<UniqueFd> fds) override {
     connection->send(bytes, views(fds));
   }
+  void on_lost_fds(std::span<const std::byte> /*bytes*/) override { on_end(); }
   void on_end() override {
     sessions.remove_if([this](const auto& other) { return other.get() == this; });
   }

@@ -146,11 +146,16 @@ class Server {
       ++messages;
       owner.on_message(*this, bytes, std::move(fds));
     }
+    void on_lost_fds(std::span<const std::byte> bytes) override {
+      ++lost;
+      connection->send(bytes, {});
+    }
     void on_end() override { owner.drop(*this); }
 
     Server& owner;
     std::unique_ptr<Connection> connection;
     int messages = 0;
+    int lost = 0;  // messages whose descriptors there was no room for
   };
   using OnMessage =
       std::function<void(Session&, std::span<const std::byte>, std::vector<UniqueFd>)>;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 namespace accelmm::test {
@@ -99,6 +100,48 @@ TEST_F(UringConnectionTest, APacketThatIsTooLargeEndsTheConnection) {
   const std::vector<std::byte> large(ACCELMM_MAX_MESSAGE + 1);
   EXPECT_TRUE(sys::send_packet(client.view(), large, {}));
   EXPECT_TRUE(hung_up_on(client.view()));
+}
+
+// Leaves this process room for so many more descriptors while it lives.
+class Room {
+ public:
+  explicit Room(rlim_t more) {
+    EXPECT_EQ(0, ::getrlimit(RLIMIT_NOFILE, &before_));
+    std::vector<UniqueFd> filling;  // numbers below those in use
+    int next = 0;
+    for (rlim_t i = 0; i <= more; ++i) {
+      filling.emplace_back(::dup(0));
+      next = filling.back().get();
+    }
+    const rlimit less{static_cast<rlim_t>(next), before_.rlim_max};
+    EXPECT_EQ(0, ::setrlimit(RLIMIT_NOFILE, &less));
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  ~Room() { EXPECT_EQ(0, ::setrlimit(RLIMIT_NOFILE, &before_)); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(UringConnectionTest, DescriptorsWithoutRoomCostOneCallAndNotTheConnection) {
+  const UniqueFd client = raw_client(*server_);
+  server_->await_sessions(2);
+  const auto before = open_fds();
+  const std::vector<FdView> fds(3, FdView(0));
+  std::array<std::byte, 64> bytes;
+  for (rlim_t more = 0; more < fds.size(); ++more) {
+    const Room room(more);
+    ASSERT_TRUE(sys::send_packet(client.view(), message("x", fds.size()), fds));
+    const auto answer = sys::receive_packet(client.view(), bytes, 0);
+    ASSERT_TRUE(answer.has_value()) << more << ": " << answer.error().what;
+  }
+  server_->await([&] { return server_->sessions.back()->lost == 3; });
+  EXPECT_EQ(before, open_fds()) << "what came of them was not closed";
+  ASSERT_TRUE(sys::send_packet(client.view(), message("x", fds.size()), fds));
+  const auto answer = sys::receive_packet(client.view(), bytes, fds.size());
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(fds.size(), answer->fds.size());
 }
 
 TEST_F(UringConnectionTest, TooManyDescriptorsEndTheConnectionAndAreClosed) {
