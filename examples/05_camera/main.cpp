@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A camera, an accelerator and a display share buffers: each frame is captured into memory that the
-// accelerator turns into its negative in place and the display scans out. No byte is copied.
+// accelerator turns into its negative in place and the display scans out. No CPU copies a byte.
 //   05_camera DIRECTORY [FRAMES]    over the device of 01_driver
+// With QEMU's edu device (accelmm-edu, whose folder ACCELMM_EDU_DIRECTORY names), its DMA moves a strip
+// of each frame in between, within the same memory.
 // Ends with status 77 where there is no camera, no display or no /dev/udmabuf.
 #include "01_driver/inverter.h"
 #include "memory.hpp"
+#include "strip.hpp"
 
 #include <accelmm/client.hpp>
 #include <accelmm/device_constraints.hpp>
@@ -34,40 +37,49 @@ int give_up(const char* what, const Error& error) {
 }
 
 struct Devices {
-  Client accelerator;
+  Engines engines;
   std::unique_ptr<V4l2Camera> camera;
   std::unique_ptr<DrmDisplay> display;
 };
 
 // What all three want, and memory that all three take.
 std::expected<Settlement, Refusal> agree(const Devices& devices) {
-  const auto facts = devices.accelerator.device_info();
+  const auto facts = devices.engines.accelerator.device_info();
   if (!facts) return std::unexpected(Refusal{facts.error().code, facts.error().what});
   const std::vector<Participant> others = {{"accelerator", device_constraints(*facts)}};
   const std::vector<SharingDevice*> kernel_devices = {devices.camera.get(), devices.display.get()};
-  const std::vector<BufferSource> sources = {memory_source(devices.accelerator)};
+  const std::vector<BufferSource> sources = {memory_source(devices.engines)};
   TrialImports trials;
   return settle(
       {.devices = kernel_devices, .participants = others, .sources = sources, .image = vga},
       trials);
 }
 
-// Each frame: the camera fills, the accelerator inverts in place, the display shows. The last one
-// stays on the screen: its buffer is the answer.
+// In place.
+Result<void> invert(const Client& accelerator, const SharedMemory& memory,
+                    const AgreedImage& image) {
+  inverter_invert job{};
+  job.address = memory.mapping.address().value();
+  job.width = static_cast<std::uint32_t>(image.stride.value());
+  job.height = image.rows;
+  if (auto sent = accelerator.ioctl(INVERTER_IOCTL_INVERT, job); !sent) return sent;
+  return accelerator.wait(Point::job(job.point.value));
+}
+
+// Each frame: the camera fills, the accelerator inverts, the mover moves a strip, the display shows.
+// The last one stays on the screen: its buffer is the answer.
 Result<std::uint32_t> run(Devices& devices, std::vector<SharedMemory>& buffers,
                           const AgreedImage& image, int frames) {
   std::optional<V4l2Camera::Frame> shown;
   for (int i = 0; i < frames; ++i) {
     const auto frame = devices.camera->next(frame_timeout_ms);
     if (!frame) return fail(frame.error());
-    inverter_invert job{};
-    job.address = buffers[frame->buffer].mapping.address().value();
-    job.width = static_cast<std::uint32_t>(image.stride.value());
-    job.height = image.rows;
-    auto sent = devices.accelerator.ioctl(INVERTER_IOCTL_INVERT, job);
-    if (!sent) return fail(sent.error());
-    if (auto done = devices.accelerator.wait(Point::job(job.point.value)); !done)
+    const SharedMemory& memory = buffers[frame->buffer];
+    if (auto done = invert(devices.engines.accelerator, memory, image); !done)
       return fail(done.error());
+    if (devices.engines.mover)
+      if (auto moved = move_strip(*devices.engines.mover, memory, image); !moved)
+        return fail(moved.error());
     if (auto visible = devices.display->show(frame->buffer); !visible) return fail(visible.error());
     // What was shown before is the camera's again: the display reads another now.
     if (shown) {
@@ -91,7 +103,13 @@ int main(int argc, char** argv) {
   }
   auto client = Client::connect(0, NodeKind::compute, argc > 1 ? argv[1] : "");
   if (!client) return give_up("connect", client.error());
-  Devices devices{*std::move(client), *std::move(camera), *std::move(display)};
+  std::optional<Client> mover;
+  if (const char* const folder = std::getenv("ACCELMM_EDU_DIRECTORY")) {
+    auto connected = Client::connect(0, NodeKind::compute, folder);
+    if (!connected) return give_up("connect to the mover", connected.error());
+    mover = *std::move(connected);
+  }
+  Devices devices{{*std::move(client), std::move(mover)}, *std::move(camera), *std::move(display)};
 
   const auto settled = agree(devices);
   if (!settled) return std::fprintf(stderr, "no agreement: %s\n", settled.error().text.c_str()), 1;
@@ -106,7 +124,7 @@ int main(int argc, char** argv) {
   std::vector<SharedMemory> buffers;
   std::vector<FdView> views;
   for (std::uint32_t i = 0; i < agreement.count; ++i) {
-    auto made = share(devices.accelerator, agreement.size);
+    auto made = share(devices.engines, agreement.size);
     if (!made) return give_up("share a buffer", made.error());
     buffers.push_back(*std::move(made));
     views.push_back(buffers.back().dma_buf.view());
@@ -115,6 +133,8 @@ int main(int argc, char** argv) {
     return give_up("display", begun.error());
   if (auto begun = devices.camera->begin(agreement, views); !begun)
     return give_up("camera", begun.error());
+  if (auto same = say_who_has_it(buffers.front()); !same)
+    return give_up("one memory", same.error());
   const auto begin = std::chrono::steady_clock::now();
   const auto shown = run(devices, buffers, image, frames);
   if (!shown) return give_up("frame", shown.error());

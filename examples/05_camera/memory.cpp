@@ -3,13 +3,16 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <utility>
 
 #include <fcntl.h>
 #include <linux/udmabuf.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -39,6 +42,37 @@ Result<UniqueFd> dma_buf_of(Export::Piece piece) {
   return made;
 }
 
+// To the accelerator's engines, and to drivers of the kernel.
+Result<SharedMemory> give_out(const Engines& engines, Buffer buffer, UniqueFd memory_file) {
+  auto mapping = buffer.map_device();
+  if (!mapping) return fail(mapping.error());
+  if (auto usable = engines.accelerator.wait(mapping->point()); !usable)
+    return fail(usable.error());
+  auto view = buffer.export_view();
+  if (!view) return fail(view.error());
+  if (view->pieces.size() != 1) return fail(Errc::not_supported, "the export has several pieces");
+  auto dma_buf = dma_buf_of(std::move(view->pieces.front()));
+  if (!dma_buf) return fail(dma_buf.error());
+  return SharedMemory{.origin = {},
+                      .origin_mapping = {},
+                      .buffer = std::move(buffer),
+                      .mapping = *std::move(mapping),
+                      .dma_buf = *std::move(dma_buf),
+                      .memory_file = std::move(memory_file)};
+}
+
+using Identity = std::pair<dev_t, ino_t>;
+
+Identity identity_of(const UniqueFd& fd) {
+  struct stat status{};
+  ::fstat(fd.get(), &status);
+  return {status.st_dev, status.st_ino};
+}
+
+std::string describe(const Identity& identity) {
+  return "(" + std::to_string(identity.first) + ", " + std::to_string(identity.second) + ")";
+}
+
 }  // namespace
 
 Result<std::unique_ptr<V4l2Camera>> first_camera() {
@@ -61,29 +95,55 @@ bool has_udmabuf() {
   return ::access("/dev/udmabuf", R_OK) == 0;
 }
 
-Result<SharedMemory> share(const Client& accelerator, ByteCount size) {
-  auto buffer = accelerator.allocate(size);
-  if (!buffer) return fail(buffer.error());
-  auto mapping = buffer->map_device();
-  if (!mapping) return fail(mapping.error());
-  if (auto usable = accelerator.wait(mapping->point()); !usable) return fail(usable.error());
-  auto view = buffer->export_view();
+Result<SharedMemory> share(const Engines& engines, ByteCount size) {
+  if (!engines.mover) {
+    auto made = engines.accelerator.allocate(size);
+    if (!made) return fail(made.error());
+    return give_out(engines, *std::move(made), {});
+  }
+  auto origin = engines.mover->allocate(size);
+  if (!origin) return fail(origin.error());
+  auto reached = origin->map_device();
+  if (!reached) return fail(reached.error());
+  auto view = origin->export_view();
   if (!view) return fail(view.error());
-  if (view->pieces.size() != 1) return fail(Errc::not_supported, "the export has several pieces");
-  auto dma_buf = dma_buf_of(std::move(view->pieces.front()));
-  if (!dma_buf) return fail(dma_buf.error());
-  return SharedMemory{*std::move(buffer), *std::move(mapping), *std::move(dma_buf)};
+  auto taken = engines.accelerator.import_view(*view);
+  if (!taken) return fail(taken.error());
+  auto shared = give_out(engines, *std::move(taken), std::move(view->pieces.front().fd));
+  if (!shared) return shared;
+  shared->origin = *std::move(origin);
+  shared->origin_mapping = *std::move(reached);
+  return shared;
 }
 
-BufferSource memory_source(const Client& accelerator) {
+BufferSource memory_source(const Engines& engines) {
   return {.description = {.heap = "udmabuf",
                           .largest = 64_MiB,  // its default limit
                           .can = {Use::cpu_map, Use::pin, Use::vmap, Use::attach, Use::charged}},
-          .allocate = [&accelerator](ByteCount size) -> Result<UniqueFd> {
-            auto made = share(accelerator, size);
+          .allocate = [&engines](ByteCount size) -> Result<UniqueFd> {
+            auto made = share(engines, size);
             if (!made) return fail(made.error());
             return std::move(made->dma_buf);
           }};
+}
+
+Result<void> say_who_has_it(const SharedMemory& memory) {
+  const auto accelerators = memory.buffer.export_view();
+  if (!accelerators) return fail(accelerators.error());
+  if (memory.origin) {
+    const auto movers = memory.origin->export_view();
+    if (!movers) return fail(movers.error());
+    if (identity_of(movers->pieces.front().fd) != identity_of(memory.memory_file))
+      return fail(Errc::fault, "mover and accelerator have different memory");
+    std::printf("mover and accelerator have memory file %s, ",
+                describe(identity_of(memory.memory_file)).c_str());
+  }
+  if (is_dma_buf(accelerators->pieces.front().fd.view()) &&
+      identity_of(accelerators->pieces.front().fd) != identity_of(memory.dma_buf))
+    return fail(Errc::fault, "camera and display were given other memory than the accelerator's");
+  std::printf("accelerator, camera and display dma-buf %s of it\n",
+              describe(identity_of(memory.dma_buf)).c_str());
+  return {};
 }
 
 void photograph(const std::string& folder, const SharedMemory& shown) {

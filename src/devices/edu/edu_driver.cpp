@@ -2,7 +2,8 @@
 #include "edu_driver.hpp"
 
 #include "edu_engine.hpp"
-#include "edu_uapi.h"
+
+#include <accelmm/sim/edu_uapi.h>
 
 #include <algorithm>
 #include <cstring>

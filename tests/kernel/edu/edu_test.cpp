@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/edu/edu_driver.hpp"
-#include "devices/edu/edu_uapi.h"
 #include "kernel/bus/edu_machine.hpp"
 
 #include <accelmm/client.hpp>
 #include <accelmm/runtime.hpp>
+#include <accelmm/sim/edu_uapi.h>
 
 #include <algorithm>
 #include <cstring>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs examples/05_camera in the guest, and compares what the screen shows, photographed from outside,
-// with what lies in the buffer.
+// Runs examples/05_camera in the guest, with the edu device beside the accelerator, and compares what
+// the screen shows, photographed from outside, with what lies in the buffer and with what the camera,
+// the accelerator and the edu device must have made of it.
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -67,15 +68,27 @@ bool close(const Colour& a, const Colour& b) {
   return true;
 }
 
-TEST(CameraExample, TheScreenShowsWhatTheCameraFilledAndTheAcceleratorInverted) {
+// A program that with_driver runs with the folder of the edu device's nodes: the example beside a
+// driver process of its own.
+path beside_edu(const path& with_driver, const path& driver, const path& example) {
+  path script = path(testing::TempDir()) / "beside_edu";
+  std::ofstream(script) << "#!/bin/sh\nACCELMM_EDU_DIRECTORY=$1 exec " << with_driver.string()
+                        << " " << driver.string() << " " << example.string() << "\n";
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  return script;
+}
+
+TEST(CameraExample, TheScreenShowsWhatTheCameraFilledTheAcceleratorInvertedAndEduMoved) {
   const path examples = build_folder() / "examples";
   const path with_driver = std::filesystem::weakly_canonical(
       build_folder() / path(__FILE__).parent_path() / "../../../examples/with_driver");
   const path photographs = photograph_folder();
   ASSERT_EQ(0, ::setenv("ACCELMM_PHOTOGRAPH_FOLDER", photographs.c_str(), 1));
+  const path script =
+      beside_edu(with_driver, examples / "example_01_driver", examples / "example_05_camera");
   const std::string command = with_driver.string() + " " +
-                              (examples / "example_01_driver").string() + " " +
-                              (examples / "example_05_camera").string();
+                              (build_folder() / "apps" / "accelmm-edu").string() + " " +
+                              script.string();
   ASSERT_EQ(0, std::system(command.c_str())) << command;
 
   const auto raw = bytes_of(photographs / "camera.raw");
@@ -96,7 +109,14 @@ TEST(CameraExample, TheScreenShowsWhatTheCameraFilledAndTheAcceleratorInverted) 
   for (std::size_t bar = 0; bar < 8; ++bar) {
     const auto channel = [bar](unsigned mask) { return (bar & mask) != 0 ? 255U : 64U; };
     const Colour expected = {channel(2), channel(4), channel(1)};
-    EXPECT_TRUE(close(expected, colour(shown, std::size_t{400} * width + bar * 80 + 40))) << bar;
+    const auto at = [bar](std::size_t row) { return row * width + bar * 80 + 40; };
+    EXPECT_TRUE(close(expected, colour(shown, at(400)))) << bar;
+    EXPECT_TRUE(close(expected, colour(shown, at(299)))) << bar << " above the strip";
+    EXPECT_TRUE(close(expected, colour(shown, at(303)))) << bar << " below the strip";
+    // The strip begins with the second bar, and goes on with the next row's first.
+    const std::size_t before = ((bar + 7) % 8) * 80 + 40;
+    for (std::size_t row = 300; row < 303; ++row)
+      EXPECT_TRUE(close(expected, colour(shown, row * width + before))) << bar << " in row " << row;
   }
 }
 

@@ -2,12 +2,12 @@
 #include "devices/edu/edu_driver.hpp"
 
 #include "bus/vfio_kernel.hpp"
-#include "devices/edu/edu_uapi.h"
 #include "support/fake_edu.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <accelmm/client.hpp>
 #include <accelmm/runtime.hpp>
+#include <accelmm/sim/edu_uapi.h>
 
 #include <algorithm>
 #include <chrono>
