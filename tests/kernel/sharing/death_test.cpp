@@ -3,14 +3,14 @@
 // Each party of a shared dma-buf is killed with SIGKILL in the middle of what it does. The others keep
 // the bytes, and when they let go the kernel has no dma-buf and no page more than before.
 #include "kernel/dmabuf/guest.hpp"
-#include "kernel/dmabuf/vgem.hpp"
 #include "kernel/dmabuf/sources.hpp"
+#include "kernel/dmabuf/vgem.hpp"
 #include "kernel/sharing/kernel_memory.hpp"
 #include "support/application_process.hpp"
 #include "support/driver_process.hpp"
 
-#include <accelmm/fence.hpp>
 #include <accelmm/drm_display.hpp>
+#include <accelmm/fence.hpp>
 #include <accelmm/v4l2_camera.hpp>
 
 #include <algorithm>
