@@ -74,7 +74,7 @@ void read_pages(std::span<const std::byte> bytes) {
 
 class SharingRatios : public testing::TestWithParam<ByteCount> {
  protected:
-  [[nodiscard]] static int rounds() { return GetParam() > 4_MiB ? 3 : 11; }
+  [[nodiscard]] static int rounds() { return GetParam() > 4_MiB ? 5 : 61; }
   const ByteCount size = GetParam();
   const UniqueFd memfd = dmabuf::guest::memfd(size);
   const UniqueFd device{::open("/dev/udmabuf", O_RDONLY | O_CLOEXEC)};
