@@ -210,8 +210,11 @@ TEST_F(PageTableTest, UnmapAcrossSeveralMappingsIsOneOperation) {
 TEST_F(PageTableTest, UnmapRefusesCutsAndHolesAndChangesNothing) {
   ASSERT_EQ(map(large, {run(0, large)}), Errc{});
   ASSERT_EQ(map(2 * large, {run(page, 2 * page)}), Errc{});
+  ASSERT_EQ(map(4 * large, {run(5 * large + page, large)}), Errc{});
+  ASSERT_EQ(unmap(4 * large + 9 * page, 4 * large + 10 * page), Errc{});
   const auto before = tables.snapshot();
   for (const auto& [begin, end] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{
+           {4 * large, 5 * large},                // a whole table but for a page
            {large, large + page},                 // the head of a large leaf
            {2 * large - page, 2 * large + page},  // its tail, and a page behind it
            {large, 2 * large + 3 * page},         // a page too far
