@@ -23,10 +23,10 @@ namespace {
 // Smaller homes would share lines of metadata with the next, and be short of tables all the time.
 constexpr std::uint32_t least_home = 64;
 
-// The power of two of the tables in a home.
+// The power of two of the tables in a home: the numbers of their slots have 32 bits.
 unsigned home_size_lg2(std::uint32_t capacity) {
   const std::uint32_t homes = std::max(1U, std::min(per_cpu::slots(), capacity / least_home));
-  return static_cast<unsigned>(std::bit_width((capacity - 1) / homes));
+  return std::min(31U, static_cast<unsigned>(std::bit_width((capacity - 1) / homes)));
 }
 
 }  // namespace
@@ -44,8 +44,8 @@ Result<TablePool> TablePool::create(const TableRange& range) {
   const std::uint64_t count = range.size.value() / range.table_bytes;
   if (count >= TableList::none) return fail(Errc::overflow, "too many tables in one pool");
   std::unique_ptr<Slot[]> slots(new (std::nothrow) Slot[count]);
-  const std::uint64_t home = std::uint64_t{1} << home_size_lg2(static_cast<std::uint32_t>(count));
-  std::unique_ptr<Home[]> homes(new (std::nothrow) Home[(count + home - 1) / home]);
+  const unsigned home_lg2 = home_size_lg2(static_cast<std::uint32_t>(count));
+  std::unique_ptr<Home[]> homes(new (std::nothrow) Home[((count - 1) >> home_lg2) + 1]);
   if (slots == nullptr || homes == nullptr)
     return fail(Errc::no_memory, "no memory for the metadata of page tables");
   return TablePool(range, std::move(slots), std::move(homes), static_cast<std::uint32_t>(count));

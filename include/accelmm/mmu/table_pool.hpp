@@ -165,7 +165,7 @@ class TablePool {
             std::uint32_t capacity);
 
   [[nodiscard]] std::uint32_t home_count() const {
-    return (capacity_ + (1U << home_lg2_) - 1) >> home_lg2_;
+    return capacity_ == 0 ? 0 : ((capacity_ - 1) >> home_lg2_) + 1;
   }
   [[nodiscard]] Home& home_of(std::uint32_t slot) const { return homes_[slot >> home_lg2_]; }
   [[nodiscard]] Home& own_home() const;
