@@ -58,7 +58,8 @@ Result<UniqueFd> udmabuf_create_list(FdView device, std::span<const MemfdRange> 
   static_assert(sizeof(::udmabuf_create_list) % sizeof(__u64) == 0);
   static_assert(sizeof(udmabuf_create_item) % sizeof(__u64) == 0);
   std::vector<__u64> words(head_words + ranges.size() * item_words);
-  ::udmabuf_create_list head = {};
+  ::udmabuf_create_list head;  // not {}: it ends in an array of no size
+  std::memset(&head, 0, sizeof head);
   head.flags = UDMABUF_FLAGS_CLOEXEC;
   head.count = static_cast<__u32>(ranges.size());
   std::memcpy(words.data(), &head, sizeof head);

@@ -65,14 +65,25 @@ std::size_t ours(const Ended& ended) {
   return ended.lines_with("accelmm: buffer ").size();
 }
 
-TEST_F(Clients, V4l2ComplianceCapturesIntoOurBuffers) {
-  const Ended ended = run("export", "v4l2-compliance -d0 -e1 -s5");
+/// Of v4l2-compliance: both of its tests of dma-bufs, on buffers of ours.
+void expect_dma_bufs_pass(const Ended& ended) {
   const auto lines = ended.lines_with("test DMABUF (");
   EXPECT_GE(lines.size(), 2U) << "without a poll, and with one";
   EXPECT_TRUE(std::ranges::all_of(lines, [](const std::string& line) {
     return line.ends_with(": OK");
   })) << ended.output;
   EXPECT_GE(ours(ended), 2U) << ended.output;
+}
+
+TEST_F(Clients, V4l2ComplianceCapturesIntoOurBuffers) {
+  expect_dma_bufs_pass(run("export", "v4l2-compliance -d0 -e1 -s5"));
+}
+
+// It takes what the camera exports, which must be as large as the output's frames: those of the input of
+// televisions are.
+TEST_F(Clients, V4l2ComplianceGivesOurBuffersToAVideoOutput) {
+  ASSERT_EQ(0, run_command("v4l2-ctl -d0 --set-input=1").status);
+  expect_dma_bufs_pass(run("export", "v4l2-compliance -d1 -e0 -s5"));
 }
 
 TEST_F(Clients, V4l2CtlStreamsThroughOurBuffers) {

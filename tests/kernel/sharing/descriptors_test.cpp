@@ -2,12 +2,14 @@
 //
 // Descriptors: what happens when there is room for none at each step of sharing, in the application and
 // in the driver process; and that no program which is started gets one of ours.
+#include "dmabuf/dma_buf.hpp"
 #include "dmabuf/dma_heap.hpp"
 #include "kernel/bus/edu_machine.hpp"
 #include "kernel/dmabuf/guest.hpp"
 #include "kernel/dmabuf/sources.hpp"
 #include "kernel/sharing/kernel_memory.hpp"
 #include "support/census.hpp"
+#include "support/descriptor_room.hpp"
 #include "support/driver_process.hpp"
 
 #include <accelmm/drm_display.hpp>
@@ -24,7 +26,6 @@
 #include <utility>
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 namespace accelmm::kernel_test {
 namespace {
@@ -37,37 +38,6 @@ using test::value;
 constexpr ByteCount size = 64_KiB;
 // More than one life has descriptors, in any process.
 constexpr int too_much_room = 40;
-
-/// The lowest number that a new descriptor of a process would not get: as many as it has, if they have
-/// no gaps, and lower otherwise.
-rlim_t lowest_free(pid_t process) {
-  std::set<rlim_t> used;
-  const auto folder = "/proc/" + std::to_string(process) + "/fd";
-  for (const auto& entry : std::filesystem::directory_iterator(folder))
-    used.insert(std::stoul(entry.path().filename()));
-  if (process == ::getpid()) used.erase(std::prev(used.end()));  // the folder itself
-  rlim_t number = 0;
-  while (used.contains(number)) ++number;
-  return number;
-}
-
-/// Leaves a process room for some more descriptors while it lives.
-class Room {
- public:
-  Room(pid_t process, int more) : process_(process) {
-    const rlim_t lowest = lowest_free(process);
-    EXPECT_EQ(0, ::prlimit(process, RLIMIT_NOFILE, nullptr, &before_));
-    const rlimit less{lowest + static_cast<rlim_t>(more), before_.rlim_max};
-    EXPECT_EQ(0, ::prlimit(process, RLIMIT_NOFILE, &less, nullptr));
-  }
-  Room(const Room&) = delete;
-  Room& operator=(const Room&) = delete;
-  ~Room() { EXPECT_EQ(0, ::prlimit(process_, RLIMIT_NOFILE, &before_, nullptr)); }
-
- private:
-  pid_t process_;
-  rlimit before_ = {};
-};
 
 class Descriptors : public testing::Test {
  protected:
@@ -120,7 +90,7 @@ class Descriptors : public testing::Test {
     for (int more = 0; more < too_much_room; ++more) {
       Result<void> lived;
       {
-        const Room room(process, more);
+        const test::DescriptorRoom room(process, more);
         lived = live();
       }
       EXPECT_EQ(before, held()) << more;
