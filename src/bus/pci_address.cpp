@@ -14,9 +14,10 @@ std::optional<std::uint32_t> take(std::string_view& text, std::size_t least, std
                                   char separator) {
   const std::size_t width = separator == '\0' ? text.size() : text.find(separator);
   if (width == std::string_view::npos || width < least || width > most) return std::nullopt;
+  const std::string_view digits = text.substr(0, width);
   std::uint32_t value = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + width, value, 16);
-  if (parsed.ec != std::errc{} || parsed.ptr != text.data() + width) return std::nullopt;
+  const auto parsed = std::from_chars(digits.begin(), digits.end(), value, 16);
+  if (parsed.ec != std::errc{} || parsed.ptr != digits.end()) return std::nullopt;
   text.remove_prefix(separator == '\0' ? width : width + 1);
   return value;
 }

@@ -16,7 +16,7 @@ namespace {
 // Phrases after one another: "a, b".
 class Phrases {
  public:
-  void add(std::string phrase) {
+  void add(const std::string& phrase) {
     if (!text_.empty()) text_ += ", ";
     text_ += phrase;
   }

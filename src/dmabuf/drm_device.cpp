@@ -18,7 +18,7 @@ Result<std::vector<std::string>> drm_nodes(const std::string& folder) {
   std::vector<std::string> nodes;
   for (const std::string& name : *names)
     if (name.starts_with("card") || name.starts_with("renderD"))
-      nodes.push_back(folder + "/" + name);
+      nodes.push_back(std::string(folder).append("/").append(name));
   return nodes;
 }
 

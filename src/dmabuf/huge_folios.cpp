@@ -74,7 +74,8 @@ FolioSize folio_sizes(const std::string& folder) {
   // the huge page itself.
   for (const std::string& size : *sizes) {
     if (!size.starts_with("hugepages-")) continue;
-    const std::string mode = mode_of(folder + "/" + size + "/shmem_enabled");
+    const std::string mode =
+        mode_of(std::string(folder).append("/").append(size).append("/shmem_enabled"));
     const FolioSize one = mode == "inherit" ? whole : size_of_mode(mode);
     if (one == FolioSize::base) continue;
     if (one == FolioSize::any || size != "hugepages-2048kB") return FolioSize::any;

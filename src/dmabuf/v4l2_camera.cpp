@@ -74,7 +74,7 @@ Result<void> V4l2Camera::add_format(std::uint32_t pixel_format, const ImageSize&
   const auto longest = v4l2::try_format(node_.view(), asked);
   if (!longest) return fail(longest.error());
   const auto cost = static_cast<std::uint32_t>(wanted.images->size());
-  wanted.images->emplace(FormatPattern{.fourcc = *fourcc, .modifier = DRM_FORMAT_MOD_LINEAR},
+  wanted.images->emplace(FormatPattern{.fourcc = fourcc, .modifier = DRM_FORMAT_MOD_LINEAR},
                          ImageConstraints{.min_stride = ByteCount(least->bytes_per_line),
                                           .max_stride = ByteCount(std::max(longest->bytes_per_line,
                                                                            least->bytes_per_line)),

@@ -257,11 +257,9 @@ class LeafRemover {
         const Word word = memory_.template load<Word>(table, i);
         if (F::classify(hop, word) != EntryKind::table) continue;
         const Table below = memory_.at(F::link_address(hop, word));
-        if constexpr (!G::is_dual(hop))
+        if (!G::is_dual(hop) || i % 2 == F::link_word(hop + 1))
           remove_tables<hop + 1>(below);
-        else if (i % 2 == F::link_word(hop + 1))
-          remove_tables<hop + 1>(below);
-        else
+        else if constexpr (G::is_dual(hop))
           remove_tables<hop + 2>(below);
       }
     }

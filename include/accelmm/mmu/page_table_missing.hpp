@@ -98,20 +98,26 @@ class MissingTables {
     return memory_.template all_empty<Word>(table, first, last - first + 1);
   }
 
+  // Where there are small leaves of one run all the way: their tables, at once.
+  template <unsigned hop>
+  [[nodiscard]] bool count_last(std::uint64_t end) {
+    if constexpr (G::has_child(hop) && !G::is_dual(hop)) {
+      if (G::has_child(hop + 1) || cursor_.is_congruent(hop) || !cursor_.reaches(end)) return false;
+      const std::uint64_t first = cursor_.va() >> F::shift(hop);
+      missing_ += static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) - first) + 1;
+      cursor_.skip_to(end);
+      return true;
+    }
+    return false;
+  }
+
   template <unsigned hop>
   void count_new(std::uint64_t end) {
     if constexpr (!G::has_child(hop) && !G::is_dual(F::parent(hop))) {
       cursor_.skip_to(end);
     } else {
       while (!cursor_.done() && cursor_.va() < end) {
-        if constexpr (G::has_child(hop) && !G::is_dual(hop) && !G::has_child(hop + 1)) {
-          if (!cursor_.is_congruent(hop) && cursor_.reaches(end)) {  // small leaves, all the way
-            missing_ += static_cast<std::uint32_t>(((end - 1) >> F::shift(hop)) -
-                                                   (cursor_.va() >> F::shift(hop))) +
-                        1;
-            return cursor_.skip_to(end);
-          }
-        }
+        if (count_last<hop>(end)) return;
         const unsigned lg2 = cursor_.largest_leaf();
         if (G::is_leaf_here(hop, lg2)) {
           cursor_.advance(cursor_.stretch(hop, lg2).bytes);

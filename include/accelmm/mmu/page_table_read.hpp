@@ -84,11 +84,9 @@ class TreeReader {
       if constexpr (G::has_child(hop)) {
         if (kind != EntryKind::table) continue;
         const Table below = memory_.at(F::link_address(hop, word));
-        if constexpr (!G::is_dual(hop))
+        if (!G::is_dual(hop) || i == F::link_word(hop + 1))
           trace_in<hop + 1>(below, va, walk);
-        else if (i == F::link_word(hop + 1))
-          trace_in<hop + 1>(below, va, walk);
-        else
+        else if constexpr (G::is_dual(hop))
           trace_in<hop + 2>(below, va, walk);
       }
     }

@@ -115,7 +115,7 @@ void EduEngine::cancel(std::uint64_t session, Completion done) {
     if (is_running) when_idle_.push_back(std::move(done));
   }
   for (Job& job : canceled) job.done(job.point, fail(Errc::canceled, "the session ended"));
-  if (!is_running) done({});
+  if (!is_running) done({});  // NOLINT(bugprone-use-after-move): moved only if it is running
 }
 
 EduEngine::Statistics EduEngine::statistics() const {
