@@ -95,6 +95,33 @@ TEST(ImportMatrix, EveryExporterOfTheGuestServesVividCirrusAndVgem) {
   for (const auto& [pair, code] : found) EXPECT_EQ(0, code) << pair.first << " -> " << pair.second;
 }
 
+// PRIME import is announced by it as by the others.
+TEST(ImportMatrix, VirtioGpuServesAllAndTakesItsOwnAlone) {
+  const auto camera = vivid();
+  const auto display = DrmDisplay::open_driver("cirrus");
+  ASSERT_TRUE(camera != nullptr && display) << "no camera or display";
+  ASSERT_TRUE((*display)->constraints(hd));
+  PrimeImporter vgem("vgem");
+  PrimeImporter gpu("virtio_gpu");
+  Verdicts found = matrix({dumb_source("virtio_gpu")}, {camera.get(), display->get(), &vgem, &gpu});
+  const auto taken =
+      matrix({udmabuf_source(), system_heap_source(), expbuf_source(vivid_capture_node()),
+              dumb_source("cirrus"), dumb_source("vgem")},
+             {&gpu});
+  found.insert(taken.begin(), taken.end());
+  const std::string own = "virtio_gpu dumb";
+  const Verdicts expected = {{{own, camera->name()}, 0},
+                             {{own, (*display)->name()}, 0},
+                             {{own, vgem.name()}, 0},
+                             {{own, gpu.name()}, 0},
+                             {{"udmabuf", gpu.name()}, ENODEV},
+                             {{"system", gpu.name()}, ENODEV},
+                             {{"EXPBUF", gpu.name()}, ENODEV},
+                             {{"cirrus dumb", gpu.name()}, ENODEV},
+                             {{"vgem dumb", gpu.name()}, ENODEV}};
+  EXPECT_EQ(expected, found);
+}
+
 TEST(ImportMatrix, ACameraOfContiguousMemoryTakesItsOwnAndNoScatteredPages) {
   reload_vivid(1);
   auto camera = vivid();
