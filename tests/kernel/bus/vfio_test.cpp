@@ -190,6 +190,34 @@ TEST(Vfio, AfterDetachTheDevicesNextAccessReachesNothing) {
   (*bus)->detach(*source);
 }
 
+TEST(Vfio, AnOldAddressReachesItsNextHolderAloneAndFaultsWhereItHasNone) {
+  Edu edu;
+  const Memory memory;
+  auto bus = bus_of(edu, memory);
+  fill(memory.data(), 4096, 3);
+  const auto source = (*bus)->attach(Extents{at(0_B, 4_KiB)});
+  edu.to_device((*source)[0].address, 2048);
+  const auto old = (*bus)->attach(Extents{at(1_MiB, 8_KiB)});
+  const BusAddr address = (*old)[0].address;
+  edu.to_memory(address, 64);  // so that the IOMMU has both translations at hand
+  edu.to_memory(address + 4_KiB, 64);
+  (*bus)->detach(*old);
+  const auto next = (*bus)->attach(Extents{at(2_MiB, 4_KiB)});
+  ASSERT_EQ(address, (*next)[0].address) << "free addresses are given out again at once";
+  std::memset(memory.data(1_MiB), 0x77, 8192);
+  std::memset(memory.data(2_MiB), 0x77, 8192);
+  KernelLog log;
+  edu.to_memory(address, 2048);
+  EXPECT_EQ(0, std::memcmp(memory.data(), memory.data(2_MiB), 2048));
+  edu.to_memory(address + 4_KiB, 2048);
+  EXPECT_TRUE(log.has("DMAR: [DMA Write", "fault addr")) << log.seen();
+  const auto is_untouched = [](std::byte byte) { return byte == std::byte{0x77}; };
+  EXPECT_TRUE(std::all_of(memory.data(1_MiB), memory.data(1_MiB + 8_KiB), is_untouched));
+  EXPECT_TRUE(std::all_of(memory.data(2_MiB + 2_KiB), memory.data(2_MiB + 8_KiB), is_untouched));
+  (*bus)->detach(*next);
+  (*bus)->detach(*source);
+}
+
 TEST(Vfio, ADeviceDoesNotWriteWhatWasAttachedForReading) {
   Edu edu;
   const Memory memory;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -151,6 +152,58 @@ TEST(Edu, WhatASessionUnmappedFaultsAndItsEndUnpinsEverything) {
   }
   const Client next = driver.connect();  // once the session before has ended
   EXPECT_EQ(pinned, pinned_pages());
+}
+
+TEST(Edu, AnOldAddressReachesOnlyWhatItsSessionMapsThereNow) {
+  const DriverProcess driver;
+  const Client client = driver.connect();
+  const auto former = client.allocate(8_KiB);
+  const auto next = client.allocate(4_KiB);
+  const auto former_bytes = former->map_cpu();
+  const auto next_bytes = next->map_cpu();
+  fill(former_bytes->bytes(), 5);
+  fill(next_bytes->bytes(), 99);
+  auto there = former->map_device();
+  const std::uint64_t address = there->address().value();
+  ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address, 0, 4000).has_value());
+  std::vector<std::byte> copied(former_bytes->bytes().begin(),
+                                former_bytes->bytes().begin() + 4000);
+  ASSERT_TRUE(there->unmap().has_value());
+  std::memset(former_bytes->bytes().data(), 0x11, 8192);
+  const auto mapped = next->map_device();
+  ASSERT_EQ(address, mapped->address().value()) << "free addresses are given out again at once";
+  ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 4000).has_value());
+  EXPECT_EQ(0, std::memcmp(copied.data(), next_bytes->bytes().data(), 4000));
+  EXPECT_EQ(Errc::fault,
+            copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 64).error().code);
+  EXPECT_EQ(address + 4096, client.last_fault()->address);
+  EXPECT_TRUE(std::ranges::all_of(former_bytes->bytes(),
+                                  [](std::byte byte) { return byte == std::byte{0x11}; }));
+}
+
+TEST(Edu, AnAddressOfASessionThatEndedReachesNothingInTheNextOne) {
+  const DriverProcess driver;
+  std::uint64_t address = 0;
+  {
+    const Client first = driver.connect();
+    const auto buffer = first.allocate(8_KiB);
+    const auto there = buffer->map_device();
+    address = there->address().value();
+    ASSERT_TRUE(copy(first, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 64).has_value());
+  }
+  const Client second = driver.connect();
+  const auto buffer = second.allocate(4_KiB);
+  const auto bytes = buffer->map_cpu();
+  std::memset(bytes->bytes().data(), 0x22, 4096);
+  EXPECT_EQ(Errc::fault, copy(second, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 64).error().code);
+  const auto mapped = buffer->map_device();  // of one page, where the other session had two
+  ASSERT_EQ(address, mapped->address().value());
+  EXPECT_EQ(Errc::fault,
+            copy(second, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4000, 0, 200).error().code);
+  EXPECT_EQ(Errc::fault,
+            copy(second, ACCELMM_IOCTL_EDU_COPY_IN, address + 4096, 0, 64).error().code);
+  EXPECT_TRUE(
+      std::ranges::all_of(bytes->bytes(), [](std::byte byte) { return byte == std::byte{0x22}; }));
 }
 
 TEST(Edu, AKilledDriverProcessLeavesNothingMappedAndTheNextOneStarts) {
