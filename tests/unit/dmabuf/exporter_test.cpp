@@ -45,6 +45,7 @@ TEST(MemfdExporter, ItsDescriptorsAreNeverWiderThanAskedFor) {
   MemfdExporter exporter;
   const UniqueFd writable = memfd(8_KiB, F_SEAL_SHRINK | F_SEAL_GROW);
   const UniqueFd sealed = memfd(8_KiB, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+  const UniqueFd frozen = memfd(8_KiB, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
   const UniqueFd shrinks = memfd(8_KiB, F_SEAL_GROW);
   const auto whole = [](const UniqueFd& fd) {
     return FileRange{fd.view(), 8_KiB, ByteCount(), 8_KiB};
@@ -53,6 +54,8 @@ TEST(MemfdExporter, ItsDescriptorsAreNeverWiderThanAskedFor) {
   EXPECT_EQ(Errc::not_supported, export_errc(exporter, whole(writable), {.access = Access::read}));
   EXPECT_EQ(Errc{}, export_errc(exporter, whole(sealed), {.access = Access::read}));
   EXPECT_EQ(Errc::not_permitted, export_errc(exporter, whole(sealed)));
+  EXPECT_EQ(Errc{}, export_errc(exporter, whole(frozen), {.access = Access::read}));
+  EXPECT_EQ(Errc::not_permitted, export_errc(exporter, whole(frozen)));
   EXPECT_EQ(Errc::invalid_argument, export_errc(exporter, whole(shrinks)));
   EXPECT_EQ(Errc::not_supported, export_errc(exporter, {FdView(0), 8_KiB, ByteCount(), 8_KiB}));
 }
@@ -66,6 +69,7 @@ TEST(Exporter, SeveralWholeFilesAreSeveralPieces) {
   const auto pieces = exporter.export_view({.ranges = ranges});
   ASSERT_TRUE(pieces.has_value());
   EXPECT_EQ(2U, pieces->size());
+  EXPECT_TRUE(exporter.export_view({.ranges = ranges, .options = {.most_pieces = 2}}).has_value());
   EXPECT_EQ(Errc::not_supported,
             exporter.export_view({.ranges = ranges, .options = {.most_pieces = 1}}).error().code);
 }

@@ -8,9 +8,12 @@
 #include <accelmm/fence.hpp>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <initializer_list>
+#include <memory>
+#include <span>
 #include <thread>
 
 #include <fcntl.h>
@@ -121,6 +124,37 @@ TEST(Fence, SomebodysEventfdIsOne) {
   ASSERT_EQ(0, ::eventfd_write(event.get(), 1));
   EXPECT_TRUE(fence->wait().has_value());
   EXPECT_TRUE(fence->wait().has_value()) << "waiting takes nothing from it";
+}
+
+TEST(Fence, ASecondDescriptorIsOfTheSameKind) {
+  const auto fence = Fence::adopt(UniqueFd(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)));
+  const auto second = fence->duplicate();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(Fence::Kind::event, second->kind());
+  EXPECT_TRUE(second->wait(0).has_value());
+}
+
+TEST(Fence, AnEndThatNoSignalSendsIsAViolationOfTheProtocol) {
+  const auto errc_of = [](std::span<const std::byte> packet) {
+    auto pair = sys::socket_pair().value();
+    const auto fence = Fence::adopt(std::move(pair.first));
+    EXPECT_TRUE(sys::send_packet(pair.second.view(), packet, {}).has_value());
+    return errc(fence->wait(0));
+  };
+  const std::int32_t negative = -EIO;
+  const std::array<std::byte, 2> shorter{};
+  const std::array<std::byte, 8> longer{};
+  EXPECT_EQ(Errc::protocol_error, errc_of(std::as_bytes(std::span(&negative, 1))));
+  EXPECT_EQ(Errc::protocol_error, errc_of(shorter));
+  EXPECT_EQ(Errc::protocol_error, errc_of(longer));
+}
+
+TEST(Fence, EndingWhatNobodyWaitsForIsNoFailure) {
+  auto pair = std::make_unique<Fence::Pair>(Fence::create().value());
+  FenceSignal signal = std::move(pair->signal);
+  pair.reset();
+  EXPECT_TRUE(signal.signal().has_value());
+  EXPECT_EQ(Errc::invalid_argument, errc(signal.signal()));
 }
 
 TEST(Fence, WhatIsNoneIsRefusedAndClosed) {

@@ -4,6 +4,7 @@
 
 #include <accelmm/fence_watch.hpp>
 
+#include <chrono>
 #include <future>
 #include <vector>
 
@@ -60,6 +61,29 @@ TEST(FenceWatch, AWaitEndsAtItsDeadlineWhileOthersGoOn) {
   watch->wait(std::move(late.fence), std::move(late_done), deadline);
   EXPECT_EQ(Errc::timed_out, late_end.get());
   EXPECT_GE(monotonic_ns(), deadline);
+  EXPECT_EQ(1U, watch->waiting());
+}
+
+TEST(FenceWatch, AFenceThatHasEndedIsNeverTooLate) {
+  const auto watch = FenceWatch::create().value();
+  auto pair = Fence::create().value();
+  ASSERT_TRUE(pair.signal.signal(fail(Errc::io_error, "")).has_value());
+  auto [done, end] = told();
+  watch->wait(std::move(pair.fence), std::move(done), 0);
+  EXPECT_EQ(Errc::io_error, end.get());
+}
+
+TEST(FenceWatch, TheEarliestDeadlineComesFirst) {
+  const auto watch = FenceWatch::create().value();
+  const auto now = monotonic_ns();
+  auto far = Fence::create().value();
+  auto near = Fence::create().value();
+  auto [far_done, far_end] = told();
+  auto [near_done, near_end] = told();
+  watch->wait(std::move(far.fence), std::move(far_done), now + 3'600'000 * ms);
+  watch->wait(std::move(near.fence), std::move(near_done), now + 20 * ms);
+  ASSERT_EQ(std::future_status::ready, near_end.wait_for(std::chrono::seconds(20)));
+  EXPECT_EQ(Errc::timed_out, near_end.get());
   EXPECT_EQ(1U, watch->waiting());
 }
 

@@ -59,6 +59,12 @@ TEST(Importer, SeveralPiecesAreOneViewAndPartsAreParts) {
   EXPECT_EQ(2U, view->pieces.size());
 }
 
+TEST(Importer, AViewIsReadOnlyWhicheverPieceIs) {
+  auto pieces = one(memfd(8_KiB, fixed | F_SEAL_FUTURE_WRITE), ByteCount(), 8_KiB);
+  pieces.push_back({memfd(8_KiB, fixed), ByteCount(), 8_KiB});
+  EXPECT_EQ(Access::read, import_view(std::move(pieces))->access);
+}
+
 TEST(Importer, WhatCouldEndInASignalIsRefused) {
   EXPECT_EQ(Errc::invalid_argument, errc({}));
   EXPECT_EQ(Errc::invalid_argument, errc(one(memfd(8_KiB, F_SEAL_GROW), ByteCount(), 8_KiB)));
@@ -87,6 +93,9 @@ TEST(Importer, WhatNobodyCanKnowIsRefusedWhereItIsNeeded) {
   EXPECT_EQ(Errc::not_supported, errc(whole(), {.address_bits = 32}));
   EXPECT_EQ(Errc{}, errc(whole(), {.alignment = Alignment(8192)}));
   EXPECT_EQ(Errc::not_supported, errc(whole(), {.alignment = Alignment(16384)}));
+  EXPECT_EQ(Errc::not_supported,
+            errc(one(memfd(64_KiB, fixed), 4_KiB, 8_KiB), {.alignment = Alignment(8192)}))
+      << "the beginning counts like the length";
   EXPECT_EQ(Errc{}, errc(whole(), {.coherence = ImportNeeds::Coherence::always}));
   EXPECT_EQ(Errc{}, errc(whole(), {.access = Access::read_write}));
   EXPECT_EQ(Errc::not_permitted, errc(one(memfd(8_KiB, fixed | F_SEAL_WRITE), ByteCount(), 8_KiB),
