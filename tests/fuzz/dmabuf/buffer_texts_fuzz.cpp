@@ -30,9 +30,9 @@ void check_name(std::string_view wanted) {
   for (std::size_t at = 0; at < name.size(); ++at)
     require(name[at] == (wanted[at] == '\n' ? ' ' : wanted[at]) && name[at] != '\0');
   const bool cut = name.size() < wanted.size() && wanted[name.size()] != '\0';
-  // Of bytes that are no character nothing is left.
+  // Of a first byte with more behind it than a character has nothing is left.
   if (cut && name.empty())
-    return require(std::ranges::all_of(wanted.substr(0, longest_name + 1), continues));
+    return require(std::ranges::all_of(wanted.substr(1, longest_name), continues));
   require(!cut || !continues(wanted[name.size()]));
   require(!cut || name.size() + 4 > longest_name || continues(wanted[longest_name]));
   require(buffer_name(name) == name);
