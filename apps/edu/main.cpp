@@ -22,9 +22,8 @@ using namespace accelmm;
 
 constexpr const char* usage =
     "usage: accelmm-edu DIRECTORY [PCI-ADDRESS]\n"
-    "Hosts QEMU's edu device as accel0 in DIRECTORY until SIGTERM or SIGINT. Without an address, "
-    "the\n"
-    "first one of the machine.\n";
+    "Hosts QEMU's edu device as accel0 in DIRECTORY until SIGTERM or SIGINT.\n"
+    "Without an address, the first one of the machine.\n";
 
 int explain(const char* what, const Error& error) {
   std::fprintf(stderr, "accelmm-edu: %s: %s (%s)\n", what, error.what, error_text(error.code));

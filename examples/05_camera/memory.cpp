@@ -105,6 +105,7 @@ Result<SharedMemory> share(const Engines& engines, ByteCount size) {
   if (!origin) return fail(origin.error());
   auto reached = origin->map_device();
   if (!reached) return fail(reached.error());
+  if (auto usable = engines.mover->wait(reached->point()); !usable) return fail(usable.error());
   auto view = origin->export_view();
   if (!view) return fail(view.error());
   auto taken = engines.accelerator.import_view(*view);
