@@ -35,14 +35,13 @@ struct BlindAtomics : StackAtomics<Mutant::none> {
   };
 };
 
-/// Three threads take chains of 2, 1 and 1 slots of four, so that there is always enough, and give
-/// them back slot by slot in another order.
-template <class Atomics>
-struct TakenAndGivenBack : rl::test_suite<TakenAndGivenBack<Atomics>, 3> {
+/// A stack of so many slots, all on it at first, and what owners of slots do with them.
+template <class Atomics, std::uint32_t count>
+struct Slots {
   using Stack = mmu::TableStackOf<Atomics>;
-  static constexpr std::uint32_t slots = 4;
+  static constexpr std::uint32_t slots = count;
 
-  void before() {
+  void make() {
     stack = new Stack;
     links = new typename Atomics::Next[slots];
     for (std::uint32_t i = 0; i < slots; ++i) {
@@ -51,6 +50,28 @@ struct TakenAndGivenBack : rl::test_suite<TakenAndGivenBack<Atomics>, 3> {
     }
     stack->push({0, slots - 1}, next_of());
   }
+  void destroy() {
+    delete[] links;
+    delete stack;
+  }
+  auto next_of() {
+    return [this](std::uint32_t slot) -> typename Atomics::Next& { return links[slot]; };
+  }
+
+  Stack* stack;
+  typename Atomics::Next* links;
+  rl::var<int> used[slots];
+};
+
+/// Three threads take chains of 2, 1 and 1 slots of four, so that there is always enough, and give
+/// them back slot by slot in another order.
+template <class Atomics>
+struct TakenAndGivenBack : rl::test_suite<TakenAndGivenBack<Atomics>, 3>, Slots<Atomics, 4> {
+  using Base = Slots<Atomics, 4>;
+  using Base::links, Base::next_of, Base::slots, Base::stack, Base::used;
+  using typename Base::Stack;
+
+  void before() { Base::make(); }
   void after() {
     const auto all = stack->pop(slots, next_of());
     RL_ASSERT(all.head != Stack::none);
@@ -63,15 +84,10 @@ struct TakenAndGivenBack : rl::test_suite<TakenAndGivenBack<Atomics>, 3> {
     }
     RL_ASSERT(seen == (1U << slots) - 1);
     RL_ASSERT(stack->pop(1, next_of()).head == Stack::none);
-    delete[] links;
-    delete stack;
+    Base::destroy();
   }
   void thread(unsigned thread) {
     for (int turn = 0; turn < 2; ++turn) thread == 0 ? take_two() : take_one();
-  }
-
-  auto next_of() {
-    return [this](std::uint32_t slot) -> typename Atomics::Next& { return links[slot]; };
   }
   // What only an owner may do: two at once are a data race.
   void use(std::uint32_t slot) {
@@ -93,34 +109,24 @@ struct TakenAndGivenBack : rl::test_suite<TakenAndGivenBack<Atomics>, 3> {
     stack->push({two.head, two.head}, next_of());
     stack->push({two.tail, two.tail}, next_of());
   }
-
-  Stack* stack;
-  typename Atomics::Next* links;
-  rl::var<int> used[slots];
 };
 
 /// Whoever finds too few is told so, and has taken nothing; a chain that went on as a whole comes
 /// off as a whole.
 template <class Atomics>
-struct TooFew : rl::test_suite<TooFew<Atomics>, 3> {
-  using Stack = mmu::TableStackOf<Atomics>;
-  static constexpr std::uint32_t slots = 3;
+struct TooFew : rl::test_suite<TooFew<Atomics>, 3>, Slots<Atomics, 3> {
+  using Base = Slots<Atomics, 3>;
+  using Base::links, Base::next_of, Base::slots, Base::stack, Base::used;
+  using typename Base::Stack;
 
   void before() {
-    stack = new Stack;
-    links = new typename Atomics::Next[slots];
-    for (std::uint32_t i = 0; i < slots; ++i) {
-      links[i].store(i + 1, std::memory_order_relaxed);
-      used[i]($) = 0;
-    }
-    stack->push({0, slots - 1}, next_of());
+    Base::make();
     taken = 0;
   }
   void after() {
     RL_ASSERT(taken > 0);
     RL_ASSERT(stack->pop(slots, next_of()).head != Stack::none);
-    delete[] links;
-    delete stack;
+    Base::destroy();
   }
   void thread(unsigned) {
     for (int turn = 0; turn < 2; ++turn) {
@@ -134,38 +140,23 @@ struct TooFew : rl::test_suite<TooFew<Atomics>, 3> {
       stack->push({two.tail, two.head}, next_of());
     }
   }
-  auto next_of() {
-    return [this](std::uint32_t slot) -> typename Atomics::Next& { return links[slot]; };
-  }
-
-  Stack* stack;
-  typename Atomics::Next* links;
-  rl::var<int> used[slots];
   int taken;
 };
 
-/// Two who gather what there is, and one who gives slots on meanwhile: no slot is in two hands, and
-/// what a chain says of itself is so.
+/// Three who gather up to 1, 2 and 3 slots of what there is and give them back one by one: no slot is
+/// in two hands, and what a chain says of itself is so.
 template <class Atomics>
-struct Gathered : rl::test_suite<Gathered<Atomics>, 3> {
-  using Stack = mmu::TableStackOf<Atomics>;
-  static constexpr std::uint32_t slots = 4;
+struct Gathered : rl::test_suite<Gathered<Atomics>, 3>, Slots<Atomics, 4> {
+  using Base = Slots<Atomics, 4>;
+  using Base::links, Base::next_of, Base::slots, Base::stack, Base::used;
+  using typename Base::Stack;
 
-  void before() {
-    stack = new Stack;
-    links = new typename Atomics::Next[slots];
-    for (std::uint32_t i = 0; i < slots; ++i) {
-      links[i].store(i + 1, std::memory_order_relaxed);
-      used[i]($) = 0;
-    }
-    stack->push({0, slots - 1}, next_of());
-  }
+  void before() { Base::make(); }
   void after() {
     const auto all = stack->pop_up_to(slots + 1, next_of());
     RL_ASSERT(all.count == slots);
     RL_ASSERT(stack->pop_up_to(1, next_of()).count == 0);
-    delete[] links;
-    delete stack;
+    Base::destroy();
   }
   void thread(unsigned thread) {
     for (int turn = 0; turn < 2; ++turn) {
@@ -183,13 +174,6 @@ struct Gathered : rl::test_suite<Gathered<Atomics>, 3> {
       }
     }
   }
-  auto next_of() {
-    return [this](std::uint32_t slot) -> typename Atomics::Next& { return links[slot]; };
-  }
-
-  Stack* stack;
-  typename Atomics::Next* links;
-  rl::var<int> used[slots];
 };
 
 }  // namespace
