@@ -24,8 +24,9 @@ inline Memory zeroed(std::size_t bytes) {
 /// The limit of any page table: entry, entry + step, ... stored one after the other, with the vectors
 /// that the processor has.
 #ifdef __x86_64__
-[[gnu::target_clones("avx2", "default"), gnu::noinline]]
-#else
+[[gnu::target_clones("avx2", "default")]]
+#endif
+#ifndef __clang__  // which never inlines a function that has clones, and takes no such wish
 [[gnu::noinline]]
 #endif
 inline void store_entries(std::uint64_t* out, std::size_t count, std::uint64_t entry,

@@ -308,7 +308,8 @@ class FakeVfio final : public VfioKernel {
     told.head.cap_offset = sizeof told.head;
     told.available.header = {VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, 1, sizeof told};
     told.available.avail = static_cast<std::uint32_t>(mappings_left);
-    vfio_iommu_type1_info_cap_iova_range head{};
+    vfio_iommu_type1_info_cap_iova_range head;  // not {}: it ends in an array of no size
+    std::memset(&head, 0, sizeof head);
     head.header = {VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, 1, 0};
     head.nr_iovas = static_cast<std::uint32_t>(ranges.size());
     std::memcpy(into, &told, sizeof told);

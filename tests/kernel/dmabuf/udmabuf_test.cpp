@@ -136,7 +136,7 @@ TEST(UdmabufRules, ScatteredRangesOfSeveralFilesAreOneDmaBufInTheirOrder) {
   const auto first = memfd(16_KiB);
   const auto second = memfd(8_KiB);
   for (int page = 0; page < 4; ++page)
-    ASSERT_EQ(1, ::pwrite(first.get(), "abcd" + page, 1, page * 4096));
+    ASSERT_EQ(1, ::pwrite(first.get(), &"abcd"[page], 1, page * 4096));
   ASSERT_EQ(1, ::pwrite(second.get(), "x", 1, 4096));
   const std::vector<FileRange> ranges{{first.view(), 16_KiB, 8_KiB, 4_KiB},
                                       {second.view(), 8_KiB, 4_KiB, 4_KiB},
