@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "devices/edu/edu_driver.hpp"
 #include "kernel/bus/edu_machine.hpp"
+#include "kernel/sharing/physical_memory.hpp"
 
 #include <accelmm/client.hpp>
 #include <accelmm/runtime.hpp>
@@ -49,6 +50,7 @@ class DriverProcess {
     EXPECT_EQ(child_, ::waitpid(child_, nullptr, 0));
     child_ = -1;
   }
+  [[nodiscard]] pid_t pid() const { return child_; }
   [[nodiscard]] Client connect() const {
     auto client = Client::connect(0, NodeKind::compute, directory_);
     EXPECT_TRUE(client.has_value()) << client.error().what;
@@ -132,6 +134,38 @@ TEST(Edu, BytesOfAnApplicationGoThroughTheDeviceAndBack) {
     EXPECT_EQ(0U, info.timeouts);
   }
   EXPECT_EQ(pinned, pinned_pages());
+}
+
+// At the device's hop too: what it reads and writes are the page frames that the application has.
+TEST(Edu, ReadsAndWritesThePageFramesOfTheApplicationsMapping) {
+  const PhysicalMemory memory;
+  const DriverProcess driver;
+  const Client client = driver.connect();
+  const auto buffer = client.allocate(8_KiB);
+  const auto bytes = buffer->map_cpu();
+  fill(bytes->bytes(), 3);
+  const auto frames_of = [&](pid_t process, const void* at) {
+    return frames_at(process, reinterpret_cast<std::uint64_t>(at), 8_KiB);
+  };
+  const Frames frames = frames_of(::getpid(), bytes->bytes().data());
+  ASSERT_TRUE(are_all_there(frames));
+  const FileId memfd = file_at(bytes->bytes().data());
+
+  const auto there = buffer->map_device();
+  const std::uint64_t address = there->address().value();
+  const Area window = area_of_file(driver.pid(), memfd);
+  ASSERT_NE(0U, window.begin) << "the driver process does not have " << memfd;
+  EXPECT_EQ(frames, frames_at(driver.pid(), window.begin, 8_KiB)) << "what it had pinned";
+
+  ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_IN, address + 100, 0, 3000).has_value());
+  ASSERT_TRUE(copy(client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096 + 7, 0, 3000).has_value());
+  const std::vector<std::byte> seen = memory.read(frames);
+  EXPECT_EQ(0, std::memcmp(seen.data() + 100, seen.data() + 4096 + 7, 3000));
+  EXPECT_TRUE(std::ranges::equal(seen, bytes->bytes()));
+  EXPECT_EQ(frames, frames_of(::getpid(), bytes->bytes().data())) << "pages were moved";
+  const auto view = buffer->export_view();
+  ASSERT_TRUE(view.has_value()) << view.error().what;
+  EXPECT_EQ(memfd, file_id(view->pieces.front().fd.view()));
 }
 
 TEST(Edu, WhatASessionUnmappedFaultsAndItsEndUnpinsEverything) {
