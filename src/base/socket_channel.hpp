@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/busy_poll.hpp"
 #include "base/fork_guard.hpp"
 #include "base/mutex.hpp"
 #include "base/system.hpp"
@@ -64,6 +65,8 @@ class SocketChannel final : public Channel {
   ForkGuard socket_;
   // Where packets are received; touched by the reading thread only.
   std::unique_ptr<std::byte[]> buffer_;
+  // Of the reading thread too.
+  BusyPoll busy_poll_;
 
   Mutex lock_;
   Waiter* waiters_ ACCELMM_GUARDED_BY(lock_) = nullptr;  // calls in progress, newest first

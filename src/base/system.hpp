@@ -100,8 +100,10 @@ struct ReceivedPacket {
 /// Receives one packet of at most bytes.size() bytes and `max_fds` descriptors.
 /// Errors  protocol_error: the packet or its descriptors did not fit (what came is closed).
 ///         try_again with MSG_DONTWAIT and nothing there.
+/// Until `busy_poll_until_ns` it asks again and again, without sleeping; with flags of 0 only.
 [[nodiscard]] Result<ReceivedPacket> receive_packet(FdView socket, std::span<std::byte> bytes,
-                                                    std::size_t max_fds, int extra_flags = 0);
+                                                    std::size_t max_fds, int extra_flags = 0,
+                                                    std::uint64_t busy_poll_until_ns = 0);
 /// poll(2) on one descriptor; revents, 0 at the timeout. A negative timeout waits for ever.
 [[nodiscard]] Result<short> poll_one(FdView fd, short events, int timeout_ms);
 /// poll(2) on several; how many have revents, 0 at the timeout or when a signal came first.
@@ -110,5 +112,7 @@ struct ReceivedPacket {
 // --- time and process ---
 /// CLOCK_MONOTONIC in nanoseconds; never fails.
 [[nodiscard]] std::uint64_t monotonic_ns() noexcept;
+/// Whether the calling thread may run on one processor only. Where the kernel does not tell: no.
+[[nodiscard]] bool is_on_one_processor() noexcept;
 
 }  // namespace accelmm::sys

@@ -149,7 +149,8 @@ Result<void> send_packet(FdView socket, std::span<const std::byte> bytes,
 }
 
 Result<ReceivedPacket> receive_packet(FdView socket, std::span<std::byte> bytes,
-                                      std::size_t max_fds, int extra_flags) {
+                                      std::size_t max_fds, int extra_flags,
+                                      std::uint64_t busy_poll_until_ns) {
   if (max_fds > max_packet_fds) max_fds = max_packet_fds;
   ReceivedPacket packet;
   // The room is taken before the packet, so that running out of memory loses neither packet nor
@@ -162,7 +163,7 @@ Result<ReceivedPacket> receive_packet(FdView socket, std::span<std::byte> bytes,
   iovec vector{.iov_base = bytes.data(), .iov_len = bytes.size()};
   msghdr message = {};
   ControlSpace control;
-  const auto call = [&] {
+  const auto receive = [&](int flags) {
     message = {};
     message.msg_iov = &vector;
     message.msg_iovlen = 1;
@@ -172,7 +173,14 @@ Result<ReceivedPacket> receive_packet(FdView socket, std::span<std::byte> bytes,
       message.msg_control = control.bytes.data();
       message.msg_controllen = CMSG_LEN(max_fds * sizeof(int));
     }
-    return ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC | extra_flags);
+    return ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC | extra_flags | flags);
+  };
+  const auto call = [&] {
+    while (monotonic_ns() < busy_poll_until_ns) {
+      const ssize_t size = receive(MSG_DONTWAIT);
+      if (size != -1 || errno != EAGAIN) return size;
+    }
+    return receive(0);
   };
   const ssize_t size = system_call("receive_packet", call);
   if (size < 0) return fail_errno(errno, "receiving a packet failed");

@@ -4,6 +4,7 @@
 
 #include <accelmm/check.hpp>
 
+#include <sched.h>
 #include <time.h>
 
 namespace accelmm::sys {
@@ -51,6 +52,12 @@ std::uint64_t monotonic_ns() noexcept {
   ACCELMM_CHECK(::clock_gettime(CLOCK_MONOTONIC, &now) == 0);
   return static_cast<std::uint64_t>(now.tv_sec) * ns_per_second +
          static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+bool is_on_one_processor() noexcept {
+  // More processors than there is room for are an error, and not one.
+  cpu_set_t set = {};
+  return ::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) == 1;
 }
 
 }  // namespace accelmm::sys

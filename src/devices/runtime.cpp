@@ -94,7 +94,7 @@ Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options) 
                               .host = {options.host_backing, options.backing_policy},
                               .sharing = sharing});
   if (!host) return fail(host.error());
-  auto transport = create_transport();
+  auto transport = create_transport(options.busy_poll_ns);
   if (!transport) return fail(transport.error());
   if (options.log)
     (*transport)->post([log = options.log, line = "shares by " + describe(sharing->report())] {

@@ -5,8 +5,8 @@
 
 namespace accelmm {
 
-Result<std::unique_ptr<Transport>> create_transport() {
-  return UringTransport::create();
+Result<std::unique_ptr<Transport>> create_transport(std::uint64_t busy_poll_ns) {
+  return UringTransport::create(busy_poll_ns);
 }
 
 }  // namespace accelmm

@@ -6,7 +6,9 @@
 #include <accelmm/check.hpp>
 #include <accelmm/fault_injection.hpp>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 // Theory. An operation goes round: idle -> waiting -> in flight -> ready -> idle. start() only
@@ -34,8 +36,19 @@ constexpr int close_attempts = 16;
 
 constexpr std::uint64_t ns_per_second = 1'000'000'000;
 
+constexpr std::uint64_t max_ns = std::numeric_limits<std::uint64_t>::max();
+
 constexpr std::uint64_t canceled_by_ring =
     0;  // user_data of cancellations: no operation has this address
+
+// Leaves a processor that is shared by two threads to the other for a moment.
+void relax_processor() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 __kernel_timespec time_until(std::uint64_t deadline_ns) {
   const std::uint64_t now_ns = sys::monotonic_ns();
@@ -88,7 +101,9 @@ Result<void> Ring::open() {
 // guard from then on.
 Result<UniqueFd> Ring::set_up() {
   tear_down();
-  int error = make_ring(ring_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+  constexpr unsigned flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+  int error = make_ring(ring_, flags);
   if (error == -EINVAL) error = make_ring(ring_, 0);
   if (error < 0) return fail_errno(-error, "io_uring_setup failed");
   // Mappings keep a ring alive as its descriptor does.
@@ -196,13 +211,33 @@ int Ring::enter(std::optional<std::uint64_t> deadline_ns) {
   return result < 0 ? result : 0;
 }
 
+// Whether there are results, or what becomes one when the kernel is entered.
+bool Ring::has_results() const {
+  return io_uring_cq_ready(&ring_) != 0 ||
+         (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
+}
+
+// Submits, looks for results where that is likely to pay, and sleeps until there are some. Returns 0
+// or a negative errno.
+int Ring::await_results(std::optional<std::uint64_t> deadline_ns) {
+  const std::uint64_t begin_ns = sys::monotonic_ns();
+  if (const std::uint64_t look_ns = busy_poll_.begin(); look_ns != 0) {
+    if (const int submitted = enter(0); submitted != 0) return submitted;
+    const std::uint64_t end_ns = std::min(begin_ns + look_ns, deadline_ns.value_or(max_ns));
+    while (!has_results() && sys::monotonic_ns() < end_ns) relax_processor();
+  }
+  const int result = io_uring_cq_ready(&ring_) != 0 ? 0 : enter(deadline_ns);
+  busy_poll_.end(sys::monotonic_ns() - begin_ns);
+  return result;
+}
+
 Result<void> Ring::wait(std::optional<std::uint64_t> deadline_ns) {
   ACCELMM_CHECK(state_ == State::open);
   if (in_forked_child()) return fail(Errc::no_device, "a loop was used after fork");
   fill();
   // Without room for all there is no time to sleep.
   if (!waiting_.empty() || !canceling_.empty() || !ready_.empty()) deadline_ns = 0;
-  const int result = enter(deadline_ns);
+  const int result = deadline_ns == 0 ? enter(0) : await_results(deadline_ns);
   drain();
   switch (result) {
     case 0:

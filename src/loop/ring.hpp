@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/busy_poll.hpp"
 #include "base/fork_guard.hpp"
 #include "loop/operation.hpp"
 
@@ -27,7 +28,9 @@ namespace accelmm {
 /// where SINGLE_ISSUER and DEFER_TASKRUN are refused.
 class Ring {
  public:
-  Ring() = default;
+  /// Where results come in quick succession the thread looks for the next one for so long before it
+  /// sleeps (BusyPoll). Nanoseconds; 0: it sleeps at once.
+  explicit Ring(std::uint64_t busy_poll_ns = 0) : busy_poll_(busy_poll_ns) {}
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
   ~Ring();
@@ -67,6 +70,8 @@ class Ring {
   void fill();
   [[nodiscard]] io_uring_sqe* next_submission();
   [[nodiscard]] int enter(std::optional<std::uint64_t> deadline_ns);
+  [[nodiscard]] int await_results(std::optional<std::uint64_t> deadline_ns);
+  [[nodiscard]] bool has_results() const;
   void drain() noexcept;
   void take(Operation& operation, int result) noexcept;
   void recall() noexcept;
@@ -81,6 +86,7 @@ class Ring {
   io_uring ring_ = {};
   std::optional<ForkGuard> guard_;  // of the ring's descriptor, while there is a ring
   std::size_t outstanding_ = 0;     // submissions, cancellations included, that have no result yet
+  BusyPoll busy_poll_;
   OperationQueue waiting_;
   OperationQueue ready_;
   OperationQueue canceling_;  // abandoned, in flight, and their cancellation not yet submitted

@@ -29,11 +29,11 @@ class UringTransport::WakeOperation final : public Operation {
   std::uint64_t counter_ = 0;
 };
 
-Result<std::unique_ptr<Transport>> UringTransport::create() {
+Result<std::unique_ptr<Transport>> UringTransport::create(std::uint64_t busy_poll_ns) {
   auto posts = PostQueue::create();
   if (!posts) return fail(posts.error());
   try {
-    std::unique_ptr<UringTransport> transport(new UringTransport(std::move(*posts)));
+    std::unique_ptr<UringTransport> transport(new UringTransport(std::move(*posts), busy_poll_ns));
     transport->wake_ = std::make_unique<WakeOperation>(transport->ring_, transport->posts_.fd());
     // Whether run() can be expected to work is asked now, while another way can still be chosen.
     if (const auto opened = transport->ring_.open(); !opened) return fail(opened.error());
@@ -45,7 +45,8 @@ Result<std::unique_ptr<Transport>> UringTransport::create() {
   }
 }
 
-UringTransport::UringTransport(PostQueue posts) : posts_(std::move(posts)) {}
+UringTransport::UringTransport(PostQueue posts, std::uint64_t busy_poll_ns)
+    : ring_(sys::is_on_one_processor() ? 0 : busy_poll_ns), posts_(std::move(posts)) {}
 
 UringTransport::~UringTransport() {
   ACCELMM_CHECK(loop_thread_.load() == std::thread::id() || ring_.in_forked_child());

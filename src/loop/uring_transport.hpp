@@ -19,14 +19,16 @@ namespace accelmm {
 /// The event loop on io_uring.
 ///
 /// A turn of the loop: run what was posted, run the timers that are due, act on what the kernel
-/// completed, enter the kernel once. A request that arrives costs one io_uring_enter(2) and its
-/// reply one sendmsg(2). Threads   as Transport says. What is posted, timers and events must not
+/// completed, enter the kernel once, or twice where it looks for results before it sleeps. A request
+/// that arrives costs one or two io_uring_enter(2) and its reply one sendmsg(2).
+///
+/// Threads   as Transport says. What is posted, timers and events must not
 /// throw: that ends the process. Lifetime  destroyed outside run(), after its listeners and
 /// connections; what was posted and never ran is dropped.
 class UringTransport final : public Transport {
  public:
   /// Errors  those of create_transport().
-  [[nodiscard]] static Result<std::unique_ptr<Transport>> create();
+  [[nodiscard]] static Result<std::unique_ptr<Transport>> create(std::uint64_t busy_poll_ns);
   ~UringTransport() override;
   UringTransport(const UringTransport&) = delete;
   UringTransport& operator=(const UringTransport&) = delete;
@@ -47,7 +49,7 @@ class UringTransport final : public Transport {
  private:
   class WakeOperation;
 
-  explicit UringTransport(PostQueue posts);
+  UringTransport(PostQueue posts, std::uint64_t busy_poll_ns);
   [[nodiscard]] Result<void> serve();
   void finish() noexcept;
 

@@ -6,9 +6,13 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -277,6 +281,36 @@ TEST_F(Packets, ThatWouldBlockSaySoWhenAsked) {
   EXPECT_EQ(EAGAIN, error);
   EXPECT_GT(sent, 0);
   ASSERT_TRUE(receive(64, 0).has_value());
+}
+
+TEST_F(Packets, AreReceivedWhileTheReceiverLooksForThem) {
+  constexpr std::uint64_t for_ever = std::numeric_limits<std::uint64_t>::max();
+  std::thread sender([this] {
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(0, send(16, 2));
+    here_.reset();
+  });
+  Bytes bytes(16);
+  for (int i = 0; i < 100; ++i) {
+    const auto packet = sys::receive_packet(there_.view(), bytes, 2, 0, for_ever);
+    ASSERT_TRUE(packet.has_value());
+    EXPECT_EQ(16U, packet->size);
+    EXPECT_EQ(2U, packet->fds.size());
+  }
+  EXPECT_EQ(0U, sys::receive_packet(there_.view(), bytes, 2, 0, for_ever).value().size);
+  sender.join();
+}
+
+TEST_F(Packets, ThatComeAfterTheReceiverLookedWakeIt) {
+  std::thread sender([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(0, send(16, 0));
+  });
+  Bytes bytes(16);
+  const auto packet =
+      sys::receive_packet(there_.view(), bytes, 0, 0, sys::monotonic_ns() + 1'000'000);
+  sender.join();
+  ASSERT_TRUE(packet.has_value());
+  EXPECT_EQ(16U, packet->size);
 }
 
 TEST_F(Packets, AreSeenByPolling) {

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <future>
@@ -99,8 +100,8 @@ inline std::vector<FdView> views(const std::vector<UniqueFd>& fds) {
 /// A loop and the thread that runs it.
 class LoopThread {
  public:
-  LoopThread() {
-    auto made = create_transport();
+  explicit LoopThread(std::uint64_t busy_poll_ns = 0) {
+    auto made = create_transport(busy_poll_ns);
     if (!made) throw std::runtime_error(made.error().what);
     transport_ = std::move(*made);
     start();
@@ -160,7 +161,8 @@ class Server {
   using OnMessage =
       std::function<void(Session&, std::span<const std::byte>, std::vector<UniqueFd>)>;
 
-  explicit Server(OnMessage function = echo) : on_message(std::move(function)) {
+  explicit Server(OnMessage function = echo, std::uint64_t busy_poll_ns = 0)
+      : loop(busy_poll_ns), on_message(std::move(function)) {
     auto socket = sys::listen_seqpacket(folder_.node());
     EXPECT_TRUE(socket);
     loop.run([&] {
