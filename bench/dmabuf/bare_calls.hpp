@@ -6,6 +6,8 @@
 #include <accelmm/fd.hpp>
 
 #include <array>
+#include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -84,9 +86,29 @@ template <std::size_t bytes>
   return sendmsg(socket, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(bytes);
 }
 
+/// How a program waits for a packet: asleep, or for a while looking, as accelmm does.
+enum class Waits : std::uint8_t { asleep, looking };
+constexpr std::chrono::microseconds look{100};
+
+/// One recvmsg(2) that the kernel makes whole; more where the program looks.
+[[nodiscard]] inline ssize_t receive(int socket, msghdr& message, Waits waits) {
+  const msghdr fresh = message;
+  if (waits == Waits::looking) {
+    const auto end = std::chrono::steady_clock::now() + look;
+    do {
+      message = fresh;
+      const ssize_t size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+      if (size >= 0 || errno != EAGAIN) return size;
+    } while (std::chrono::steady_clock::now() < end);
+    message = fresh;
+  }
+  return recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+}
+
 /// Whether a packet came; `fd` is what came with it.
 template <std::size_t bytes>
-[[nodiscard]] bool receive_packet(int socket, Packet<bytes>& packet, UniqueFd& fd) {
+[[nodiscard]] bool receive_packet(int socket, Packet<bytes>& packet, UniqueFd& fd,
+                                  Waits waits = Waits::asleep) {
   iovec part{packet.data(), packet.size()};
   alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
   msghdr message{};
@@ -94,7 +116,7 @@ template <std::size_t bytes>
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
-  if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != static_cast<ssize_t>(bytes)) return false;
+  if (receive(socket, message, waits) != static_cast<ssize_t>(bytes)) return false;
   int came = -1;
   if (const cmsghdr* const header = CMSG_FIRSTHDR(&message); header != nullptr)
     std::memcpy(&came, CMSG_DATA(header), sizeof(int));

@@ -32,18 +32,20 @@ constexpr std::byte ask_export{1};
 constexpr std::byte ask_import{2};
 constexpr std::byte ask_free{3};
 
-/// The other process: gives its memory out, and maps what others bring until they free it.
-void serve(int socket, std::size_t size) {
+/// The other process: says that it is ready, gives its memory out, and maps what others bring until
+/// they free it.
+void serve(int socket, std::size_t size, bare::Waits waits) {
   const UniqueFd memory = bare::sealed_memory(size);
   std::byte* const own = bare::map(memory.get(), size);
   if (own == nullptr) return;
   bare::write_pages(own, size);
   ExportPacket packet{};
+  if (!bare::send_packet(socket, packet)) return;  // ready
   UniqueFd came;
   UniqueFd held;
   std::byte* mapped = nullptr;
   std::size_t mapped_size = 0;
-  while (bare::receive_packet(socket, packet, came)) {
+  while (bare::receive_packet(socket, packet, came, waits)) {
     int answer = -1;
     if (packet[0] == ask_export) {
       answer = memory.get();
@@ -66,38 +68,38 @@ void serve(int socket, std::size_t size) {
 /// The same process behind a socket, for the bare calls.
 class BareDriver {
  public:
-  explicit BareDriver(std::size_t size)
-      : ends_(bare::socket_pair()), child_([&] {
+  BareDriver(std::size_t size, bare::Waits waits)
+      : waits_(waits), ends_(bare::socket_pair()), child_([&] {
           ends_.first.reset();
-          serve(ends_.second.get(), size);
+          serve(ends_.second.get(), size, waits);
         }) {
     ends_.second.reset();
+    UniqueFd none;
+    static_cast<void>(bare::receive_packet(ends_.first.get(), packet_, none, waits_));
   }
   [[nodiscard]] bool ask(std::byte what, UniqueFd& fd, int with = -1) {
     packet_[0] = what;
     return bare::send_packet(ends_.first.get(), packet_, with) &&
-           bare::receive_packet(ends_.first.get(), packet_, fd);
+           bare::receive_packet(ends_.first.get(), packet_, fd, waits_);
   }
 
  private:
+  bare::Waits waits_;
   bare::Ends ends_;
   ExportPacket packet_{};
   Child child_;
 };
-
-bool fill(const Buffer& buffer) {
-  const auto mapping = buffer.map_cpu();
-  if (!mapping) return false;
-  bare::write_pages(mapping->bytes().data(), mapping->bytes().size());
-  return true;
-}
 
 void export_ours(benchmark::State& state, std::size_t size, Read read) {
   const DriverProcess driver;
   const auto client = driver.connect();
   if (!client) return state.SkipWithError(client.error().what);
   const auto buffer = client->allocate(ByteCount(size));
-  if (!buffer || !fill(*buffer)) return state.SkipWithError("no buffer");
+  if (!buffer) return state.SkipWithError(buffer.error().what);
+  // Stays, as its maker's does there: the kernel counts a page that nobody else maps at a price.
+  const auto mapping = buffer->map_cpu();
+  if (!mapping) return state.SkipWithError(mapping.error().what);
+  bare::write_pages(mapping->bytes().data(), size);
   for (auto _ : state) {
     const auto view = buffer->export_view();
     if (!view || !read_if(read, view->pieces.front().fd.get(), size))
@@ -105,8 +107,9 @@ void export_ours(benchmark::State& state, std::size_t size, Read read) {
   }
 }
 
+template <bare::Waits waits>
 void export_bare(benchmark::State& state, std::size_t size, Read read) {
-  BareDriver driver(size);
+  BareDriver driver(size, waits);
   for (auto _ : state) {
     UniqueFd fd;
     if (!driver.ask(ask_export, fd) || !read_if(read, fd.get(), size))
@@ -141,8 +144,9 @@ void import_ours(benchmark::State& state, std::size_t size, Read read) {
   }
 }
 
+template <bare::Waits waits>
 void import_bare(benchmark::State& state, std::size_t size, Read read) {
-  BareDriver driver(bare::page);
+  BareDriver driver(bare::page, waits);
   const UniqueFd memory = filled_memory(size);
   for (auto _ : state) {
     UniqueFd none;
@@ -188,19 +192,22 @@ void add(const std::string& work, const char* who, Body body, std::size_t size, 
   })->UseRealTime();
 }
 
-void add_rows(const std::string& work, Body ours, Body bare_calls) {
-  add(work + "-call", "ours", ours, bare::page, Read::nothing);
-  add(work + "-call", "bare-calls", bare_calls, bare::page, Read::nothing);
-  for (const bare::Size& size : bare::sizes) {
-    add(work + "-" + size.name, "ours", ours, size.bytes, Read::all);
-    add(work + "-" + size.name, "bare-calls", bare_calls, size.bytes, Read::all);
-  }
+void add_rows(const std::string& work, const char* who, Body body) {
+  add(work + "-call", who, body, bare::page, Read::nothing);
+  for (const bare::Size& size : bare::sizes)
+    add(work + "-" + size.name, who, body, size.bytes, Read::all);
 }
 
 const bool registered = [] {
-  add_rows("export", export_ours, export_bare);
-  add_rows("import", import_ours, import_bare);
-  add_rows("pass", pass_ours, pass_bare);
+  using enum bare::Waits;
+  add_rows("export", "ours", export_ours);
+  add_rows("export", "bare-calls", export_bare<asleep>);
+  add_rows("export", "bare-busy-poll", export_bare<looking>);
+  add_rows("import", "ours", import_ours);
+  add_rows("import", "bare-calls", import_bare<asleep>);
+  add_rows("import", "bare-busy-poll", import_bare<looking>);
+  add_rows("pass", "ours", pass_ours);
+  add_rows("pass", "bare-calls", pass_bare);
   return true;
 }();
 
