@@ -32,8 +32,9 @@ void MemoryMoves::start(const Defragmentation& wanted) {
 
 Result<void> MemoryMoves::prepare(const Defragmentation& wanted) try {
   Region& memory = *device_.memory();
-  std::vector<std::shared_ptr<ClientPort>> resting = device_.resting_ports();
+  const std::vector<std::shared_ptr<ClientPort>> resting = device_.resting_ports();
   std::vector<OwnerId> owners;
+  owners.reserve(resting.size());
   for (const auto& port : resting) owners.push_back(port->session()->memory_owner());
   const bool pages = wanted.run == ByteCount(0);
   auto moves = memory.plan_moves(
@@ -42,16 +43,17 @@ Result<void> MemoryMoves::prepare(const Defragmentation& wanted) try {
        .size = wanted.run},
       owners);
   if (!moves) return fail(moves.error());
-  if (const auto shared = share_out(std::move(*moves), std::move(resting)); !shared) return shared;
+  if (const auto shared = share_out(*moves, resting); !shared) return shared;
   return take_places();
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory to prepare moves");
 }
 
-Result<void> MemoryMoves::share_out(std::vector<DeviceHeap::Move> moves,
-                                    std::vector<std::shared_ptr<ClientPort>> resting) {
+Result<void> MemoryMoves::share_out(const std::vector<DeviceHeap::Move>& moves,
+                                    const std::vector<std::shared_ptr<ClientPort>>& resting) {
   Region& memory = *device_.memory();
   copies_.reserve(moves.size());
+  parts_.reserve(resting.size());
   for (const auto& port : resting) {
     auto part = std::make_shared<Part>();
     for (const DeviceHeap::Move& move : moves) {

@@ -49,8 +49,8 @@ class MemoryMoves : public std::enable_shared_from_this<MemoryMoves> {
   };
 
   [[nodiscard]] Result<void> prepare(const Defragmentation& wanted);
-  [[nodiscard]] Result<void> share_out(std::vector<DeviceHeap::Move> moves,
-                                       std::vector<std::shared_ptr<ClientPort>> resting);
+  [[nodiscard]] Result<void> share_out(const std::vector<DeviceHeap::Move>& moves,
+                                       const std::vector<std::shared_ptr<ClientPort>>& resting);
   [[nodiscard]] Result<void> take_places();
   void copied(Result<void> result);
   void remapped(Part& part, Result<void> result);

@@ -203,6 +203,7 @@ Result<void> HeapChunks::note_addresses(const HeapChunk& memory, Extent extent) 
     if (!taken) return {};
     at -= unit.value();
   } catch (const std::bad_alloc&) {
+    taken = false;  // what was noted so far is taken back below
   }
   for (; at > first; at -= unit.value())
     by_address_.erase((at - unit.value() + shift) >> heap_unit_log2);

@@ -41,6 +41,7 @@ Extent extent_of(const mm::HeapChunks& chunks, void* begin, std::size_t size) {
   return {.offset = RegionOffset(chunks.offset_of(begin)), .length = ByteCount(size)};
 }
 
+// NOLINTBEGIN(readability-function-size): the parameters are jemalloc's.
 void* alloc(accelmm_jemalloc_hooks* hooks, void* wanted, std::size_t size, std::size_t alignment,
             bool* zero, bool* commit, unsigned /*arena*/) {
   mm::HeapChunks& chunks = chunks_of(hooks);
@@ -91,6 +92,7 @@ bool merge(accelmm_jemalloc_hooks* hooks, void* first, std::size_t /*first_size*
   const mm::HeapChunks& chunks = chunks_of(hooks);
   return !chunks.same_chunk(chunks.offset_of(first), chunks.offset_of(second));
 }
+// NOLINTEND(readability-function-size)
 
 constexpr accelmm_jemalloc_hooks our_hooks{.alloc = alloc,
                                            .dalloc = dalloc,
