@@ -145,6 +145,7 @@ struct Slab::State {
   [[nodiscard]] bool take_trusted(unsigned number, std::span<RegionOffset> offsets) const;
   [[nodiscard]] bool free_trusted(std::span<const RegionOffset> offsets) const;
   void drain_stacks() ACCELMM_EXCLUDES(drain_mutex);
+  void drain_stack(unsigned slot, unsigned number) ACCELMM_EXCLUDES(drain_mutex);
   [[nodiscard]] std::uint64_t trusted_objects(unsigned number) const;
   void validate_stacks() const;
 

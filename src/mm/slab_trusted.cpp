@@ -20,22 +20,24 @@ void Slab::State::start_trusting() {
 // Frees what is in the stacks of all slots, as if it had been looked at.
 void Slab::State::drain_stacks() {
   for (unsigned slot = 0; slot < slot_count; ++slot)
-    for (unsigned number = 0; number < mm::slab_class_count; ++number) {
-      SlabStack& stack = stacks[slot].stacks[number];
-      std::array<std::uint64_t, SlabStack::capacity> offsets;
-      std::size_t count = 0;
-      {
-        const MutexLock lock(drain_mutex);
-        mm::ClosedStackOf<SlabStack> closed;
-        bool all = false;
-        while (!all && closed.begin(stack)) {
-          per_cpu::interrupt(slot, locks[slot].lock);
-          all = closed.finish(stack, [&](std::uint64_t offset) { offsets[count++] = offset; });
-        }
-      }
-      // The source may be called now.
-      for (std::size_t i = 0; i < count; ++i) static_cast<void>(free_one(offsets[i]));
+    for (unsigned number = 0; number < mm::slab_class_count; ++number) drain_stack(slot, number);
+}
+
+void Slab::State::drain_stack(unsigned slot, unsigned number) {
+  SlabStack& stack = stacks[slot].stacks[number];
+  std::array<std::uint64_t, SlabStack::capacity> offsets;
+  std::size_t count = 0;
+  {
+    const MutexLock lock(drain_mutex);
+    mm::ClosedStackOf<SlabStack> closed;
+    bool all = false;
+    while (!all && closed.begin(stack)) {
+      per_cpu::interrupt(slot, locks[slot].lock);
+      all = closed.finish(stack, [&](std::uint64_t offset) { offsets[count++] = offset; });
     }
+  }
+  // The source may be called now.
+  for (std::size_t i = 0; i < count; ++i) static_cast<void>(free_one(offsets[i]));
 }
 
 std::uint64_t Slab::State::trusted_objects(unsigned number) const {

@@ -62,6 +62,7 @@ class AdoptOver : public testing::TestWithParam<Path> {
     value(client.ioctl(ACCELMM_IOCTL_NPU_COPY, args));
     value(client.wait(Point::job(args.point.value)));
   }
+  test::FailingSite failing_{nullptr, ENOMEM};
   NpuHost host_{GetParam()};
 };
 INSTANTIATE_TEST_SUITE_P(Each, AdoptOver, testing::Values(Path::socket, Path::embedded));
@@ -114,9 +115,11 @@ TEST_P(AdoptOver, AFailureLeavesTheMemoryAsItWas) {
   const Client client = host_.connect();
   const OwnMemory memory;
   for (const char* const site : {"memfd_create", "mmap", "mremap"}) {
-    const test::FailingSite failing(site, ENOMEM);
+    const long before = failing_.failures();
+    failing_.turn_to(site);
     EXPECT_EQ(Errc::no_memory, test::code(client.adopt(memory.middle()))) << site;
-    EXPECT_GT(failing.failures(), 0) << site;
+    EXPECT_GT(failing_.failures(), before) << site;
+    failing_.turn_to(nullptr);
     EXPECT_TRUE(memory.is_as_it_was());
   }
   EXPECT_EQ(0U, value(client.session_info()).buffers);

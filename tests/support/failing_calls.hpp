@@ -32,7 +32,8 @@ class FailingCall {
   int errno_value_;
 };
 
-/// Lets every system call of one name fail while it lives. One at a time.
+/// Lets every system call of one name fail while it lives. One at a time. Where other threads make
+/// calls it outlives them, with no name (nullptr) at first.
 class FailingSite {
  public:
   FailingSite(const char* site, int errno_value) : site_(site), errno_value_(errno_value) {
@@ -42,19 +43,22 @@ class FailingSite {
   FailingSite& operator=(const FailingSite&) = delete;
   ~FailingSite() { fault_injection::install(nullptr, nullptr); }
 
+  /// From here on it is the calls of this name that fail; nullptr: none.
+  void turn_to(const char* site) { site_.store(site); }
   /// How many calls failed.
   [[nodiscard]] long failures() const { return failures_.load(); }
 
  private:
   static int hook(void* context, const char* site) noexcept {
     auto* const self = static_cast<FailingSite*>(context);
-    if (std::strcmp(site, self->site_) != 0) return 0;
+    const char* const failing = self->site_.load();
+    if (failing == nullptr || std::strcmp(site, failing) != 0) return 0;
     ++self->failures_;
     return self->errno_value_;
   }
 
   std::atomic<long> failures_{0};
-  const char* site_;
+  std::atomic<const char*> site_;
   int errno_value_;
 };
 
