@@ -149,6 +149,7 @@ class DeviceMapping {
 
  private:
   friend class Buffer;
+  friend class Client;
   DeviceMapping(std::shared_ptr<ClientLink> link, DeviceAddr address, ByteCount size, Point point);
   std::shared_ptr<ClientLink> link_;  // empty: nothing is mapped
   DeviceAddr address_;

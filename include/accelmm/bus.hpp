@@ -65,6 +65,17 @@ class Bus {
     return fail(Errc::not_supported, "bus reaches no memory of other devices");
   }
 
+  /// Makes memory of this process reachable that is not in the host window, as it lies there. Nothing
+  /// is shared with what else is attached of it: addresses may be other memory by the next time.
+  /// Pre     the memory stays in place until it is detached; if it does not, the device goes on to
+  ///         reach what was there.
+  /// Errors  invalid_argument: it is empty or not whole pages.  not_supported: this bus reaches the
+  ///         host window only.  As attach() otherwise.
+  [[nodiscard]] virtual Result<std::vector<Run>> attach_memory(std::span<std::byte> /*memory*/,
+                                                               Access /*access*/) {
+    return fail(Errc::not_supported, "bus reaches no memory but the host window");
+  }
+
   /// Takes back what one attach() returned. Once it returns, no access through the bus reaches that
   /// memory any more unless another attach() holds it. Never fails. Pre     nothing translates to
   /// these runs any more: unmapped, and invalidated in the device.

@@ -111,6 +111,19 @@ class Client {
   ///         domain than the host's.  Those of allocate() and map_cpu(): the memory is as it was.
   [[nodiscard]] Result<Buffer> adopt(std::span<std::byte> memory, BufferOptions options = {}) const;
 
+  /// Maps memory of this process as it lies there, without a buffer and without a copy: embedded mode,
+  /// and a device behind an IOMMU. Whole pages, which are pinned, and count against RLIMIT_MEMLOCK,
+  /// until the mapping ends. They are to stay mapped meanwhile; if not, the device goes on to use the
+  /// pages that were there. What the process writes after fork(2) the child does not see, nor does it
+  /// have the mapping.
+  /// Errors  not_supported: the driver is in another process; the device has no IOMMU; a fixed
+  ///         address; memory that cannot be pinned: nothing is there, it is not to be written, or it is
+  ///         another driver's.  invalid_argument: empty, not whole pages, no such access.
+  ///         over_quota: RLIMIT_MEMLOCK, too many mappings.  no_memory.
+  [[nodiscard]] Result<DeviceMapping> map_in_place(
+      std::span<std::byte> memory, Access access = Access::read_write,
+      DevicePlacement placement = DevicePlacement::anywhere()) const;
+
   // --- ioctls ---
   /// Sends one ioctl with the struct that its number stands for. On success `args` is what came
   /// back, and the descriptors that came beside it are appended to `reply_fds` (closed if that is

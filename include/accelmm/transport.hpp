@@ -17,9 +17,14 @@ namespace accelmm {
 
 /// Who is at the other end, as the kernel said when the connection was made.
 struct Peer {
+  /// Whether addresses that the peer names are of this process. Only what joins the two in one process
+  /// may say so: no number of a process proves it.
+  enum class Memory : std::uint8_t { of_another_process, of_this_process };
+
   pid_t pid;
   uid_t uid;
   gid_t gid;
+  Memory memory = Memory::of_another_process;
 };
 
 /// The application's end of a connection to a node.

@@ -453,6 +453,23 @@ struct accelmm_defragment {
 };
 #define ACCELMM_IOCTL_DEFRAGMENT ACCELMM_IOWR(0x0d, struct accelmm_defragment)
 
+/* --- memory in place --- */
+
+/*
+ * Maps memory of the calling process as it lies there, without a buffer. Ended by UNMAP_DEVICE.
+ * EOPNOTSUPP: the caller is another process than the driver's, or the device does not reach host
+ * memory through an IOMMU.
+ */
+struct accelmm_map_memory {
+  __u64 memory; /* where it is for the CPU; whole pages */
+  __u64 length;
+  __u64 address; /* in: hint or fixed address; out: where it is for the device */
+  __u32 placement;
+  __u32 access;
+  struct accelmm_point point; /* out: reached when the device can use it */
+};
+#define ACCELMM_IOCTL_MAP_MEMORY ACCELMM_IOWR(0x0e, struct accelmm_map_memory)
+
 #ifdef __cplusplus
 } /* extern "C" */
 
@@ -481,6 +498,7 @@ static_assert(sizeof(struct accelmm_backing) == 104, "wire format");
 static_assert(sizeof(struct accelmm_shortage_owner) == 64, "wire format");
 static_assert(sizeof(struct accelmm_shortage) == 1312, "wire format");
 static_assert(sizeof(struct accelmm_defragment) == 48, "wire format");
+static_assert(sizeof(struct accelmm_map_memory) == 48, "wire format");
 #endif
 
 #endif /* ACCELMM_UAPI_H */

@@ -13,6 +13,12 @@ ByteCount host_page_size() noexcept {
   return size;
 }
 
+bool is_whole_pages(std::span<const std::byte> memory) noexcept {
+  const Alignment page(host_page_size().value());
+  return !memory.empty() && page.divides(memory.size()) &&
+         page.divides(reinterpret_cast<std::uintptr_t>(memory.data()));
+}
+
 Mapping::Mapping(Mapping&& other) noexcept
     : base_(std::exchange(other.base_, nullptr)),
       mapped_(std::exchange(other.mapped_, ByteCount())),

@@ -15,6 +15,9 @@ namespace accelmm {
 /// The page size of the host's MMU: what offsets and lengths of mappings are rounded to.
 [[nodiscard]] ByteCount host_page_size() noexcept;
 
+/// Whether it is some bytes, from the beginning of a page to the end of one.
+[[nodiscard]] bool is_whole_pages(std::span<const std::byte> memory) noexcept;
+
 /// Owns a mapped range of this process's addresses.
 ///
 /// Owns      the address range; not the descriptor it was made from, which may be closed.

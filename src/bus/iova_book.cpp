@@ -63,11 +63,12 @@ void IovaBook::give_back(BusAddr iova) noexcept {
   ACCELMM_CHECK(false);
 }
 
-Result<IovaBook::Entered> IovaBook::enter(Extent extent, Access access, ByteCount phase) {
+Result<IovaBook::Entered> IovaBook::enter(Extent extent, Access access, ByteCount phase,
+                                          Entry entry) {
   ACCELMM_CHECK(extent.length != ByteCount());
   if (!options_.page.divides(extent.length) || !options_.page.divides(phase))
     return fail(Errc::not_supported, "memory is not whole pages of the IOMMU");
-  const Key key{extent, access};
+  const Key key{extent, access, entry == Entry::own ? ++last_own_ : 0};
   if (const auto found = mappings_.find(key); found != mappings_.end()) {
     ++found->second.holders;
     return Entered{{found->second.iova, extent.length}, Sharing::shared};

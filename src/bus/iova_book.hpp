@@ -19,7 +19,8 @@ namespace accelmm {
 /// Which extents an IOMMU maps, where, and how often each was asked for.
 ///
 /// An extent that is entered again with the same access is the same mapping: its pages are pinned,
-/// and count against the limit of locked memory, once. Other overlaps are mappings of their own.
+/// and count against the limit of locked memory, once. Other overlaps, and what is entered as its
+/// own, are mappings of their own.
 /// Owns      numbers only: who enters and leaves tells the IOMMU.
 /// Threads   externally synchronised.
 /// Invariant mappings are disjoint, whole pages, in the ranges and below 2^address_bits; never at
@@ -38,6 +39,8 @@ class IovaBook {
                                                const Options& options);
 
   enum class Sharing : std::uint8_t { alone, shared };
+  /// Whether an extent that is entered again with the same access is the same mapping.
+  enum class Entry : std::uint8_t { shared, own };
   struct Entered {
     Run run;
     Sharing sharing;  ///< alone: the IOMMU does not map it yet
@@ -47,7 +50,8 @@ class IovaBook {
   /// Pre     the extent is not empty.
   /// Errors  not_supported: it is not whole pages of the IOMMU.  no_memory: no address is free, or
   ///         no memory to note it. State unchanged.
-  [[nodiscard]] Result<Entered> enter(Extent extent, Access access, ByteCount phase);
+  [[nodiscard]] Result<Entered> enter(Extent extent, Access access, ByteCount phase,
+                                      Entry entry = Entry::shared);
 
   /// Whether leave() would end the mapping. Pre: enter() returned this run (checked).
   [[nodiscard]] Sharing sharing(Run run) const noexcept;
@@ -65,11 +69,13 @@ class IovaBook {
   struct Key {
     Extent extent;
     Access access;
+    std::uint64_t own = 0;  // another number for each mapping that is not shared
     bool operator==(const Key&) const = default;
     bool operator<(const Key& other) const {
       if (extent.offset != other.extent.offset) return extent.offset < other.extent.offset;
       if (extent.length != other.extent.length) return extent.length < other.extent.length;
-      return access < other.access;
+      if (access != other.access) return access < other.access;
+      return own < other.own;
     }
   };
   struct Mapping {
@@ -88,6 +94,7 @@ class IovaBook {
   Mappings mappings_;
   std::map<BusAddr, Mappings::iterator> by_address_;
   ByteCount mapped_;
+  std::uint64_t last_own_ = 0;
 };
 
 }  // namespace accelmm

@@ -68,7 +68,8 @@ Result<std::vector<Run>> VfioBus::attach(std::span<const Extent> host_extents, A
   }
   const MutexLock lock(mutex_);
   for (const Extent& extent : host_extents) {
-    const auto run = attach_one(extent, access);
+    const auto run = attach_one(host_window_.data() + extent.offset.value(), extent, access,
+                                IovaBook::Entry::shared);
     if (!run) {
       for (const Run& attached : runs) detach_one(attached);
       return fail(run.error());
@@ -78,10 +79,28 @@ Result<std::vector<Run>> VfioBus::attach(std::span<const Extent> host_extents, A
   return runs;
 }
 
-Result<Run> VfioBus::attach_one(Extent extent, Access access) {
-  const std::byte* const memory = host_window_.data() + extent.offset.value();
+Result<std::vector<Run>> VfioBus::attach_memory(std::span<std::byte> memory, Access access) {
+  if (!is_whole_pages(memory))
+    return fail(Errc::invalid_argument, "attached memory is not whole pages");
+  try {
+    std::vector<Run> runs(1);
+    // Extents of the window may have the same numbers, but are entered to be shared.
+    const Extent extent{RegionOffset(reinterpret_cast<std::uintptr_t>(memory.data())),
+                        ByteCount(memory.size())};
+    const MutexLock lock(mutex_);
+    const auto run = attach_one(memory.data(), extent, access, IovaBook::Entry::own);
+    if (!run) return fail(run.error());
+    runs.front() = *run;
+    return runs;
+  } catch (const std::bad_alloc&) {
+    return fail(Errc::no_memory, "no memory for bus addresses");
+  }
+}
+
+Result<Run> VfioBus::attach_one(const std::byte* memory, Extent extent, Access access,
+                                IovaBook::Entry entry) {
   const ByteCount phase(reinterpret_cast<std::uintptr_t>(memory) & (large_page - 1));
-  const auto entered = book_.enter(extent, access, phase);
+  const auto entered = book_.enter(extent, access, phase, entry);
   if (!entered) return fail(entered.error());
   if (entered->sharing == IovaBook::Sharing::shared) return entered->run;
   if (const auto mapped = container_->map(entered->run, memory, access); !mapped) {

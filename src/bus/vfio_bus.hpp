@@ -48,6 +48,9 @@ class VfioBus final : public Bus {
   [[nodiscard]] Result<std::vector<Run>> attach(std::span<const Extent> host_extents,
                                                 Access access) override;
   using Bus::attach;
+  /// Errors  as attach().
+  [[nodiscard]] Result<std::vector<Run>> attach_memory(std::span<std::byte> memory,
+                                                       Access access) override;
   void detach(std::span<const Run> runs) noexcept override;
 
   [[nodiscard]] Statistics statistics() const;
@@ -57,7 +60,8 @@ class VfioBus final : public Bus {
   VfioBus(std::shared_ptr<VfioContainer> container, std::span<const std::byte> host_window,
           IovaBook book);
   [[nodiscard]] Result<void> check_extents(std::span<const Extent> host_extents) const;
-  [[nodiscard]] Result<Run> attach_one(Extent extent, Access access) ACCELMM_REQUIRES(mutex_);
+  [[nodiscard]] Result<Run> attach_one(const std::byte* memory, Extent extent, Access access,
+                                       IovaBook::Entry entry) ACCELMM_REQUIRES(mutex_);
   void detach_one(Run run) noexcept ACCELMM_REQUIRES(mutex_);
 
   std::shared_ptr<VfioContainer> container_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/buffer_calls.hpp"
 
+#include "base/mapping.hpp"
 #include "base/received_file.hpp"
 #include "client/pieces.hpp"
 
@@ -124,6 +125,23 @@ Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) tr
   return fail(Errc::no_memory, "no memory for a mapping");
 }
 
+namespace {
+
+// What a driver process says of a new mapping of `size` bytes.
+Result<NewMapping> check_mapping(std::uint64_t at, const accelmm_point& wire, ByteCount size,
+                                 DevicePlacement placement) {
+  const DeviceAddr address(at);
+  if (!make_range(address, size))
+    return fail(Errc::protocol_error, "mapping ends beyond all device addresses");
+  if (placement.rule() == ACCELMM_PLACE_FIXED && address != placement.address())
+    return fail(Errc::protocol_error, "mapped at another address than the fixed one");
+  const auto point = point_from_wire(wire);
+  if (!point) return fail(point.error());
+  return NewMapping{.address = address, .point = *point};
+}
+
+}  // namespace
+
 Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
                               DevicePlacement placement) {
   if (const auto checked = check_view(view, access); !checked) return fail(checked.error());
@@ -136,14 +154,22 @@ Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
                              .point = {}};
   if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_MAP_DEVICE, args); !done)
     return fail(done.error());
-  const DeviceAddr address(args.address);
-  if (!make_range(address, view.range.size()))
-    return fail(Errc::protocol_error, "mapping ends beyond all device addresses");
-  if (placement.rule() == ACCELMM_PLACE_FIXED && address != placement.address())
-    return fail(Errc::protocol_error, "mapped at another address than the fixed one");
-  const auto point = point_from_wire(args.point);
-  if (!point) return fail(point.error());
-  return NewMapping{.address = address, .point = *point};
+  return check_mapping(args.address, args.point, view.range.size(), placement);
+}
+
+Result<NewMapping> map_memory(ClientLink& link, std::span<std::byte> memory, Access access,
+                              DevicePlacement placement) {
+  if (!is_whole_pages(memory)) return fail(Errc::invalid_argument, "memory is not whole pages");
+  if (!is_valid(access)) return fail(Errc::invalid_argument, "no such access");
+  accelmm_map_memory args = {.memory = reinterpret_cast<std::uintptr_t>(memory.data()),
+                             .length = memory.size(),
+                             .address = placement.address().value(),
+                             .placement = placement.rule(),
+                             .access = to_wire(access),
+                             .point = {}};
+  if (const auto done = link.ioctl_alone(ACCELMM_IOCTL_MAP_MEMORY, args); !done)
+    return fail(done.error());
+  return check_mapping(args.address, args.point, ByteCount(memory.size()), placement);
 }
 
 Result<Point> unmap_device(ClientLink& link, DeviceAddr address) {

@@ -62,6 +62,9 @@ struct CpuPiece {
 [[nodiscard]] Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access);
 [[nodiscard]] Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
                                             DevicePlacement placement);
+/// Of memory of this process that is in no buffer.
+[[nodiscard]] Result<NewMapping> map_memory(ClientLink& link, std::span<std::byte> memory,
+                                            Access access, DevicePlacement placement);
 [[nodiscard]] Result<Point> unmap_device(ClientLink& link, DeviceAddr address);
 [[nodiscard]] Result<Export> export_view(ClientLink& link, const View& view);
 /// The reply is checked: it names kinds and states that exist.

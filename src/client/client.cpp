@@ -89,9 +89,7 @@ Result<Buffer> Client::import_view(const Export& view) const {
 }
 
 Result<Buffer> Client::adopt(std::span<std::byte> memory, BufferOptions options) const {
-  const Alignment page(host_page_size().value());
-  if (memory.empty() || !page.divides(memory.size()) ||
-      !page.divides(reinterpret_cast<std::uintptr_t>(memory.data())))
+  if (!is_whole_pages(memory))
     return fail(Errc::invalid_argument, "adopted memory is not whole pages");
   // A pool's pages fit only where huge ones were before.
   PageSize& pages = options.backing.pages;
@@ -107,6 +105,13 @@ Result<Buffer> Client::adopt(std::span<std::byte> memory, BufferOptions options)
   std::ranges::copy(memory, mapping->bytes().begin());
   if (auto moved = mapping->move_over(memory.data()); !moved) return fail(moved.error());
   return buffer;
+}
+
+Result<DeviceMapping> Client::map_in_place(std::span<std::byte> memory, Access access,
+                                           DevicePlacement placement) const {
+  const auto mapped = map_memory(*link_, memory, access, placement);
+  if (!mapped) return fail(mapped.error());
+  return DeviceMapping(link_, mapped->address, ByteCount(memory.size()), mapped->point);
 }
 
 Result<void> Client::ioctl_bytes(std::uint32_t command, std::span<std::byte> args,

@@ -107,6 +107,9 @@ IoctlTable compute_ioctls(ComputeSession& s) {
                 [&s](auto& args, Completion done) { s.backing(args, std::move(done)); }),
             IoctlTable::Order::concurrent);
   add_shortage(table, s);
+  table.add(
+      ACCELMM_IOCTL_MAP_MEMORY, {point_reserved(offsetof(accelmm_map_memory, point))},
+      at_once<accelmm_map_memory>([&s](IoctlCall&, auto& args) { return s.map_memory(args); }));
   return table;
 }
 

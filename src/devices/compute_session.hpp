@@ -92,6 +92,7 @@ class ComputeSession {
   [[nodiscard]] Result<void> open_events(IoctlCall& call, accelmm_events& args);
   [[nodiscard]] Result<void> watch(const accelmm_watch& args);
   [[nodiscard]] Result<void> shortage(accelmm_shortage& args) const;
+  [[nodiscard]] Result<void> map_memory(accelmm_map_memory& args);
   /// Ends with `args` filled in, which live until then.
   void backing(accelmm_backing& args, Completion done);
 
@@ -108,6 +109,7 @@ class ComputeSession {
   };
   [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access,
                                    Charge charge);
+  [[nodiscard]] Result<Charge> charge_mapping();
 
   HostedDevice& device_;
   Session session_;

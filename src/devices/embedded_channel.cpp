@@ -81,7 +81,11 @@ class EmbeddedConnection final : public Connection {
   // Every caller has one packet under way at most, so there is nothing to hold back.
   void pause() override {}
   void resume() override {}
-  [[nodiscard]] Peer peer() const override { return own_peer(); }
+  [[nodiscard]] Peer peer() const override {
+    Peer peer = own_peer();
+    peer.memory = Peer::Memory::of_this_process;
+    return peer;
+  }
   [[nodiscard]] bool hung_up() const override { return false; }
 
  private:

@@ -26,33 +26,51 @@ std::uint64_t SessionBusMappings::next_reached_point() {
   return point;
 }
 
+// `attach` attaches the memory of the mapping, of which all else is there.
+template <class Attach>
+auto SessionBusMappings::add(Mapping mapping, mmu::Placement placement, Attach attach)
+    -> Result<Mapped> {
+  if (placement.kind == mmu::Placement::Kind::fixed)
+    return fail(Errc::not_supported, "the bus of this device chooses addresses");
+  // The entry is made first: once memory is attached, nothing that is left to do can fail.
+  Mappings entry;
+  Mapping& entered = entry.emplace(DeviceAddr(0), std::move(mapping))->second;
+  Result<std::vector<Run>> runs = attach();
+  if (!runs) return fail(runs.error());
+  if (!is_one_range(*runs)) {
+    bus_.detach(*runs);
+    return fail(Errc::not_supported, "the bus gives this memory several addresses");
+  }
+  entered.attached = std::move(*runs);
+  const DeviceAddr address(entered.attached.front().address.value());
+  mapped_ += entered.length;
+  auto node = entry.extract(entry.begin());
+  node.key() = address;
+  mappings_.insert(std::move(node));
+  return Mapped{address, next_reached_point()};
+}
+
 auto SessionBusMappings::map(View view, mmu::Placement placement, Access access, Charge charge)
     -> Result<Mapped> {
   if (view.allocation->domain() != Domain::host)
     return fail(Errc::not_supported, "device memory is not on the host's bus");
   if (!allows(view.allocation->device_access(), access))
     return fail(Errc::not_permitted, "buffer is read-only for devices");
-  if (placement.kind == mmu::Placement::Kind::fixed)
-    return fail(Errc::not_supported, "the bus of this device chooses addresses");
   const auto extents = view.allocation->slice(view.offset, view.length);
-  const ByteCount length = view.length;
-  // The entry is made first: once memory is attached, nothing that is left to do can fail.
-  Mappings entry;
-  Mapping& mapping =
-      entry.emplace(DeviceAddr(0), Mapping{std::move(view), {}, access, std::move(charge)})->second;
-  auto runs = bus_.attach(extents, access);
-  if (!runs) return fail(runs.error());
-  if (!is_one_range(*runs)) {
-    bus_.detach(*runs);
-    return fail(Errc::not_supported, "the bus gives this memory several addresses");
-  }
-  mapping.attached = std::move(*runs);
-  auto node = entry.extract(entry.begin());
-  node.key() = DeviceAddr(mapping.attached.front().address.value());
-  const DeviceAddr address = node.key();
-  mappings_.insert(std::move(node));
-  mapped_ += length;
-  return Mapped{address, next_reached_point()};
+  return add({.allocation = std::move(view.allocation),
+              .length = view.length,
+              .access = access,
+              .charge = std::move(charge)},
+             placement, [&] { return bus_.attach(extents, access); });
+}
+
+auto SessionBusMappings::map_memory(std::span<std::byte> memory, mmu::Placement placement,
+                                    Access access, Charge charge) -> Result<Mapped> {
+  return add({.allocation = nullptr,
+              .length = ByteCount(memory.size()),
+              .access = access,
+              .charge = std::move(charge)},
+             placement, [&] { return bus_.attach_memory(memory, access); });
 }
 
 Result<std::uint64_t> SessionBusMappings::unmap(DeviceAddr start) {
@@ -60,7 +78,7 @@ Result<std::uint64_t> SessionBusMappings::unmap(DeviceAddr start) {
   if (found == mappings_.end())
     return fail(Errc::invalid_argument, "no mapping begins at this address");
   bus_.detach(found->second.attached);
-  mapped_ -= found->second.view.length;
+  mapped_ -= found->second.length;
   mappings_.erase(found);
   return next_reached_point();
 }
@@ -73,8 +91,8 @@ bool SessionBusMappings::reaches(Range<DeviceAddr> range, Access access) const {
     const auto behind = mappings_.upper_bound(at);
     if (behind == mappings_.begin()) return false;
     const auto& [begin, mapping] = *std::prev(behind);
-    if (!allows(mapping.access, access) || at - begin >= mapping.view.length) return false;
-    at = begin + mapping.view.length;
+    if (!allows(mapping.access, access) || at - begin >= mapping.length) return false;
+    at = begin + mapping.length;
   }
   return true;
 }

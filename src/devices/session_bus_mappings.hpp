@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <span>
 #include <vector>
 
 namespace accelmm::devices {
@@ -40,6 +42,10 @@ class SessionBusMappings {
   ///         Those of Bus::attach().  State unchanged in all cases.
   [[nodiscard]] Result<Mapped> map(View view, mmu::Placement placement, Access access,
                                    Charge charge);
+  /// The same of memory of this process, as it lies there.
+  /// Errors  not_supported: a fixed address.  Those of Bus::attach_memory().
+  [[nodiscard]] Result<Mapped> map_memory(std::span<std::byte> memory, mmu::Placement placement,
+                                          Access access, Charge charge);
   /// Ends one of the mappings that begin at `start`: an access of the device is a fault of the IOMMU
   /// from then on.
   /// Errors  invalid_argument: none begins there.
@@ -55,13 +61,16 @@ class SessionBusMappings {
 
  private:
   struct Mapping {
-    View view;
-    std::vector<Run> attached;
+    std::shared_ptr<Allocation> allocation;  // null: memory in place
+    ByteCount length;
     Access access;
     Charge charge;
+    std::vector<Run> attached = {};
   };
   // Several may begin at one address: the same extent, mapped more than once.
   using Mappings = std::multimap<DeviceAddr, Mapping>;
+  template <class Attach>
+  [[nodiscard]] Result<Mapped> add(Mapping mapping, mmu::Placement placement, Attach attach);
   [[nodiscard]] std::uint64_t next_reached_point();
 
   Bus& bus_;

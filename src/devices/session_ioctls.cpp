@@ -9,7 +9,10 @@
 #include "devices/hosted_device.hpp"
 #include "dmabuf/importer.hpp"
 
+#include <cstdint>
+#include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -24,7 +27,9 @@ Result<Access> access_of(std::uint32_t bits) {
   return access;
 }
 
-Result<mmu::Placement> placement_of(const accelmm_map_device& args) {
+// Of ioctls that map.
+template <class Args>
+Result<mmu::Placement> placement_of(const Args& args) {
   const DeviceAddr address(args.address);
   switch (args.placement) {
     case ACCELMM_PLACE_ANYWHERE:
@@ -164,13 +169,39 @@ Result<void> ComputeSession::map_device(accelmm_map_device& args) {
   if (!access) return fail(access.error());
   const auto placement = placement_of(args);
   if (!placement) return fail(placement.error());
+  auto charge = charge_mapping();
+  if (!charge) return fail(charge.error());
+  auto piece = view(args.handle, args.offset, args.length);
+  if (!piece) return fail(piece.error());
+  const auto mapped = map(std::move(*piece), *placement, *access, std::move(*charge));
+  if (!mapped) return fail(mapped.error());
+  args.address = mapped->address.value();
+  args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, mapped->point};
+  return {};
+}
+
+Result<Charge> ComputeSession::charge_mapping() {
   if (mappings() >= device_.description().session_quota.mappings)
     return fail(Errc::over_quota, "session has too many mappings");
   auto charge = Charge::make(user_.mappings, ByteCount(0));
   if (!charge) return fail(Errc::over_quota, "user has too many mappings");
-  auto piece = view(args.handle, args.offset, args.length);
-  if (!piece) return fail(piece.error());
-  const auto mapped = map(std::move(*piece), *placement, *access, std::move(*charge));
+  return std::move(*charge);
+}
+
+Result<void> ComputeSession::map_memory(accelmm_map_memory& args) {
+  if (session_.peer().memory != Peer::Memory::of_this_process)
+    return fail(Errc::not_supported, "memory in place is another process's");
+  if (!bus_mappings_) return fail(Errc::not_supported, "device does not reach memory in place");
+  const auto access = access_of(args.access);
+  if (!access) return fail(access.error());
+  const auto placement = placement_of(args);
+  if (!placement) return fail(placement.error());
+  if (args.length > std::numeric_limits<std::uintptr_t>::max() - args.memory)
+    return fail(Errc::invalid_argument, "memory ends beyond all addresses");
+  auto charge = charge_mapping();
+  if (!charge) return fail(charge.error());
+  const std::span memory(reinterpret_cast<std::byte*>(args.memory), args.length);
+  const auto mapped = bus_mappings_->map_memory(memory, *placement, *access, std::move(*charge));
   if (!mapped) return fail(mapped.error());
   args.address = mapped->address.value();
   args.point = {ACCELMM_TIMELINE_ADDRESS_SPACE, 0, mapped->point};

@@ -111,6 +111,13 @@ TEST_P(AdoptOver, WhatIsNotWholePagesOfTheHostIsRefused) {
   EXPECT_TRUE(memory.is_as_it_was());
 }
 
+TEST_P(AdoptOver, MemoryInPlaceIsNotForADeviceWithAnMmuOfItsOwn) {
+  const Client client = host_.connect();
+  const OwnMemory memory;
+  EXPECT_EQ(Errc::not_supported, test::code(client.map_in_place(memory.middle())));
+  EXPECT_EQ(0U, value(client.session_info()).mappings);
+}
+
 TEST_P(AdoptOver, AFailureLeavesTheMemoryAsItWas) {
   const Client client = host_.connect();
   const OwnMemory memory;

@@ -2,6 +2,7 @@
 #include "devices/edu/edu_driver.hpp"
 #include "kernel/bus/edu_machine.hpp"
 #include "kernel/sharing/physical_memory.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <accelmm/client.hpp>
 #include <accelmm/runtime.hpp>
@@ -10,11 +11,13 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 /// The driver of the edu device in a driver process, with applications beside it: real DMA, real
@@ -163,6 +166,58 @@ TEST(Edu, ReadsAndWritesThePageFramesOfTheApplicationsMapping) {
   EXPECT_EQ(0, std::memcmp(seen.data() + 100, seen.data() + 4096 + 7, 3000));
   EXPECT_TRUE(std::ranges::equal(seen, bytes->bytes()));
   EXPECT_EQ(frames, frames_of(::getpid(), bytes->bytes().data())) << "pages were moved";
+}
+
+/// A driver process that is this one.
+std::unique_ptr<Runtime> embedded(const std::string& directory) {
+  auto device = open_edu();
+  EXPECT_TRUE(device.has_value()) << device.error().what;
+  const DeviceDescription description = edu::edu_description(**device, {});
+  auto driver = edu::make_edu_driver(std::move(*device), {});
+  auto runtime = Runtime::create({.directory = directory, .host_window = 1_GiB});
+  EXPECT_TRUE(runtime.has_value()) << runtime.error().what;
+  EXPECT_TRUE((*runtime)->register_device(description, std::move(*driver)).has_value());
+  return std::move(*runtime);
+}
+
+TEST(Edu, ReachesMemoryOfAnEmbeddingProcessWhereItLies) {
+  const PhysicalMemory physical;
+  const test::TemporaryFolder folder;
+  const std::int64_t pinned = pinned_pages();
+  void* const at =
+      ::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(MAP_FAILED, at);
+  const std::span memory(static_cast<std::byte*>(at), 8192);
+  fill(memory, 9);
+  const Frames frames = frames_at(::getpid(), reinterpret_cast<std::uint64_t>(at), 8_KiB);
+  ASSERT_TRUE(are_all_there(frames));
+  {
+    const auto runtime = embedded(folder.path());
+    const auto client = Client::connect(*runtime->connect(0, NodeKind::compute));
+    auto there = client->map_in_place(memory);
+    ASSERT_TRUE(there.has_value()) << there.error().what;
+    EXPECT_EQ(pinned + 2, pinned_pages());
+    const std::uint64_t address = there->address().value();
+    ASSERT_TRUE(copy(*client, ACCELMM_IOCTL_EDU_COPY_IN, address + 64, 0, 4000).has_value());
+    ASSERT_TRUE(copy(*client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 4000).has_value());
+    EXPECT_EQ(0, std::memcmp(memory.data() + 64, memory.data() + 4096, 4000));
+    EXPECT_EQ(frames, frames_at(::getpid(), reinterpret_cast<std::uint64_t>(at), 8_KiB));
+    EXPECT_TRUE(std::ranges::equal(memory, physical.read(frames)));
+
+    ASSERT_TRUE(there->unmap().has_value());
+    EXPECT_EQ(pinned, pinned_pages());
+    EXPECT_EQ(Errc::fault, copy(*client, ACCELMM_IOCTL_EDU_COPY_OUT, address, 0, 8).error().code);
+    (void)client->map_in_place(memory)->release();
+
+    // What is not to be written, or is not there.
+    ASSERT_EQ(0, ::mprotect(at, 4096, PROT_READ));
+    EXPECT_EQ(Errc::not_supported, client->map_in_place(memory.first(4096)).error().code);
+    EXPECT_TRUE(client->map_in_place(memory.first(4096), Access::read).has_value());
+    ASSERT_EQ(0, ::munmap(at, 4096));
+    EXPECT_EQ(Errc::not_supported, client->map_in_place(memory).error().code);
+  }
+  EXPECT_EQ(pinned, pinned_pages());
+  ::munmap(memory.data() + 4096, 4096);
 }
 
 TEST(Edu, WhatASessionUnmappedFaultsAndItsEndUnpinsEverything) {

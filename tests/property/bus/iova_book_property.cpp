@@ -70,6 +70,7 @@ struct Holder {
   BusRun run;
   Extent extent;
   Access access;
+  IovaBook::Entry entry;
 };
 
 class JudgedBook {
@@ -80,11 +81,12 @@ class JudgedBook {
             ranges,
             {.page = Alignment(page), .large = Alignment(16 * page), .address_bits = bits})) {}
 
-  bool enter(Extent extent, Access access, ByteCount phase) {
+  bool enter(Extent extent, Access access, ByteCount phase, IovaBook::Entry entry) {
     const auto same = std::ranges::find_if(holders_, [&](const Holder& holder) {
-      return holder.extent == extent && holder.access == access;
+      return entry == IovaBook::Entry::shared && holder.entry == entry && holder.extent == extent &&
+             holder.access == access;
     });
-    const auto entered = book_.enter(extent, access, phase);
+    const auto entered = book_.enter(extent, access, phase, entry);
     book_.validate();
     if (same != holders_.end()) {
       EXPECT_TRUE(entered.has_value() && entered->run == same->run &&
@@ -100,7 +102,7 @@ class JudgedBook {
     EXPECT_EQ(IovaBook::Sharing::alone, entered->sharing);
     EXPECT_EQ(extent.length, entered->run.length);
     EXPECT_TRUE(naive_.take(entered->run));
-    holders_.push_back({entered->run, extent, access});
+    holders_.push_back({entered->run, extent, access, entry});
     return true;
   }
   void leave(std::uint64_t which) {
@@ -138,7 +140,9 @@ void run(const char* name, const Ranges& ranges, unsigned bits) {
       const Extent extent{RegionOffset(dice.roll(12) * page),
                           ByteCount((1 + dice.roll(dice.roll(8) == 0 ? 40 : 4)) * page)};
       const auto access = static_cast<Access>(1 + dice.roll(3));
-      tally.note(book.enter(extent, access, ByteCount(extent.offset.value() % (16 * page))));
+      const auto entry = dice.roll(8) == 0 ? IovaBook::Entry::own : IovaBook::Entry::shared;
+      const ByteCount phase(extent.offset.value() % (16 * page));
+      tally.note(book.enter(extent, access, phase, entry));
     }
     book.judge();
   }

@@ -38,6 +38,26 @@ TEST(IovaBook, AddressZeroIsNeverGivenOut) {
   EXPECT_EQ(Errc::no_memory, book.enter(at(8_KiB, 4_KiB), Access::read, 0_B).error().code);
 }
 
+TEST(IovaBook, WhatIsEnteredAsItsOwnIsSharedWithNothing) {
+  IovaBook book = book_of({{bus(4_KiB), bus(64_KiB)}});
+  using enum IovaBook::Entry;
+  const auto first = book.enter(at(0_B, 4_KiB), Access::read, 0_B, own);
+  const auto second = book.enter(at(0_B, 4_KiB), Access::read, 0_B, own);
+  const auto third = book.enter(at(0_B, 4_KiB), Access::read, 0_B, shared);
+  for (const auto& entered : {first, second, third}) {
+    ASSERT_TRUE(entered.has_value());
+    EXPECT_EQ(Sharing::alone, entered->sharing);
+    EXPECT_EQ(Sharing::alone, book.sharing(entered->run));
+  }
+  EXPECT_EQ(12_KiB, book.mapped_bytes());
+  book.validate();
+  book.leave(first->run);
+  book.leave(third->run);
+  EXPECT_EQ(Sharing::alone, book.sharing(second->run));
+  book.leave(second->run);
+  EXPECT_TRUE(book.empty());
+}
+
 TEST(IovaBook, NoAddressIsBeyondTheBitsOfTheDevice) {
   IovaBook book = book_of({{bus(0_B), bus(1_GiB)}}, 20);
   ByteCount mapped;

@@ -103,6 +103,51 @@ TEST_F(VfioBusTest, ADeviceDoesNotWriteWhatWasAttachedForReading) {
   bus->detach(*runs);
 }
 
+TEST_F(VfioBusTest, MemoryOutsideTheWindowIsReachedInPlaceAndPinnedEachTime) {
+  const auto bus = make();
+  const std::unique_ptr<std::byte[], Free> own(
+      static_cast<std::byte*>(std::aligned_alloc(FakeVfio::page, 2 * FakeVfio::page)));
+  const std::span memory(own.get(), 2 * FakeVfio::page);
+  const auto first = bus->attach_memory(memory, Access::read_write);
+  const auto second = bus->attach_memory(memory, Access::read_write);
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  EXPECT_NE(*first, *second);
+  EXPECT_EQ(16_KiB, kernel_.lock.locked);
+  bus->detach(*first);
+  EXPECT_FALSE(device_writes((*first)[0].address, std::byte{1}));
+  EXPECT_TRUE(device_writes((*second)[0].address + 4097_B, std::byte{2}));
+  EXPECT_EQ(std::byte{2}, own[4097]);
+  bus->detach(*second);
+  EXPECT_EQ(0_B, kernel_.lock.locked);
+  EXPECT_EQ(Errc::invalid_argument,
+            bus->attach_memory(memory.subspan(1), Access::read).error().code);
+  EXPECT_EQ(Errc::invalid_argument, bus->attach_memory({}, Access::read).error().code);
+}
+
+TEST_F(VfioBusTest, EveryFailureToAttachMemoryInPlaceChangesNothing) {
+  const auto bus = make();
+  const std::span memory(memory_.get(), 2 * FakeVfio::page);
+  for (std::int64_t k = 0;; ++k) {
+    std::optional<Result<Runs>> runs;
+    bool happened = false;
+    {
+      const test::FailingNew failing(k);
+      runs.emplace(bus->attach_memory(memory, Access::read));
+      happened = failing.happened();
+    }
+    if (!happened) {
+      bus->detach(**runs);
+      break;
+    }
+    EXPECT_EQ(Errc::no_memory, runs->error().code);
+    EXPECT_TRUE(kernel_.mapped.empty());
+    bus->validate();
+  }
+  kernel_.lock.limit = 4_KiB;
+  EXPECT_EQ(Errc::over_quota, bus->attach_memory(memory, Access::read).error().code);
+  EXPECT_EQ((Statistics{0, 0_B}), bus->statistics());
+}
+
 TEST_F(VfioBusTest, WhatIsNoExtentOfTheWindowIsRefused) {
   const auto bus = make();
   EXPECT_EQ(Errc::invalid_argument, attach_error(*bus, {at(0_B, 0_B)}));

@@ -31,6 +31,7 @@ std::vector<Command> all_commands() {
           {"WATCH", ACCELMM_IOCTL_WATCH, {4, 5, 6, 7}},
           {"BACKING", ACCELMM_IOCTL_BACKING, {100, 101, 102, 103}},
           {"SHORTAGE", ACCELMM_IOCTL_SHORTAGE, {}},
+          {"MAP_MEMORY", ACCELMM_IOCTL_MAP_MEMORY, {36, 37, 38, 39}},
           {"driver's own", PLAIN_IOCTL_JOB, {8, 9, 10, 11}}};
 }
 
