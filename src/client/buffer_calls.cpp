@@ -53,6 +53,19 @@ bool is_refusal(std::int32_t status) {
   return status <= 0 && status >= -largest_errno;
 }
 
+// What a driver process says of a new mapping of `size` bytes.
+Result<NewMapping> check_mapping(std::uint64_t at, const accelmm_point& wire, ByteCount size,
+                                 DevicePlacement placement) {
+  const DeviceAddr address(at);
+  if (!make_range(address, size))
+    return fail(Errc::protocol_error, "mapping ends beyond all device addresses");
+  if (placement.rule() == ACCELMM_PLACE_FIXED && address != placement.address())
+    return fail(Errc::protocol_error, "mapped at another address than the fixed one");
+  const auto point = point_from_wire(wire);
+  if (!point) return fail(point.error());
+  return NewMapping{.address = address, .point = *point};
+}
+
 }  // namespace
 
 Result<AllocationRequest> make_request(ByteCount size, const BufferOptions& options) {
@@ -124,23 +137,6 @@ Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) tr
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a mapping");
 }
-
-namespace {
-
-// What a driver process says of a new mapping of `size` bytes.
-Result<NewMapping> check_mapping(std::uint64_t at, const accelmm_point& wire, ByteCount size,
-                                 DevicePlacement placement) {
-  const DeviceAddr address(at);
-  if (!make_range(address, size))
-    return fail(Errc::protocol_error, "mapping ends beyond all device addresses");
-  if (placement.rule() == ACCELMM_PLACE_FIXED && address != placement.address())
-    return fail(Errc::protocol_error, "mapped at another address than the fixed one");
-  const auto point = point_from_wire(wire);
-  if (!point) return fail(point.error());
-  return NewMapping{.address = address, .point = *point};
-}
-
-}  // namespace
 
 Result<NewMapping> map_device(ClientLink& link, const View& view, Access access,
                               DevicePlacement placement) {

@@ -223,8 +223,9 @@ int Ring::await_results(std::optional<std::uint64_t> deadline_ns) {
   const std::uint64_t begin_ns = sys::monotonic_ns();
   if (const std::uint64_t look_ns = busy_poll_.begin(); look_ns != 0) {
     if (const int submitted = enter(0); submitted != 0) return submitted;
-    const std::uint64_t end_ns = std::min(begin_ns + look_ns, deadline_ns.value_or(max_ns));
-    while (!has_results() && sys::monotonic_ns() < end_ns) relax_processor();
+    const std::uint64_t left_ns = std::max(deadline_ns.value_or(max_ns), begin_ns) - begin_ns;
+    const std::uint64_t most_ns = std::min(look_ns, left_ns);
+    while (!has_results() && sys::monotonic_ns() - begin_ns < most_ns) relax_processor();
   }
   const int result = io_uring_cq_ready(&ring_) != 0 ? 0 : enter(deadline_ns);
   busy_poll_.end(sys::monotonic_ns() - begin_ns);
