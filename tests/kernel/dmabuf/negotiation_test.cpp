@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/mapping.hpp"
 #include "kernel/dmabuf/sources.hpp"
 
+#include <accelmm/buffer_sources.hpp>
 #include <accelmm/drm_display.hpp>
 #include <accelmm/trial_import.hpp>
 #include <accelmm/v4l2_camera.hpp>
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include <drm_fourcc.h>
@@ -92,6 +97,33 @@ TEST_F(Negotiation, VividCirrusAndTheNpuAgreeOnAnImageInUdmabufs) {
   EXPECT_GE(found->agreement.size.value(), image.stride.value() * 480);
   EXPECT_EQ(0U, found->agreement.size.value() % 4096);
   EXPECT_EQ(4U, found->agreement.count) << "two for the camera, two for the display";
+}
+
+TEST_F(Negotiation, SourcesThatTheLibraryFindsServeAsThoseOfTheKernelsOwnCalls) {
+  const UniqueFd card = drm_card("vgem");
+  const std::string node =
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(card.get()));
+  const auto there = find_buffer_sources({.dma_heaps = {"system", "none"}, .drm_node = node});
+  ASSERT_TRUE(there) << there.error().what;
+  ASSERT_EQ(3U, there->sources.size()) << describe(there->report);
+  EXPECT_EQ("udmabuf", there->sources[0].description.heap);
+  EXPECT_EQ("system", there->sources[1].description.heap);
+  EXPECT_EQ("vgem", there->sources[2].description.heap);
+  for (const BufferSource& source : there->sources) {
+    const auto made = source.allocate(8_KiB);
+    ASSERT_TRUE(made) << source.description.heap << ": " << made.error().what;
+    const Mapping bytes = Mapping::create(made->view(), 0, 8_KiB, PROT_READ | PROT_WRITE).value();
+    EXPECT_TRUE(std::ranges::all_of(bytes.bytes(), [](std::byte b) { return b == std::byte{0}; }));
+    EXPECT_EQ(Errc::invalid_argument, source.allocate(4097_B).error().code);
+    EXPECT_FALSE(source.allocate(source.description.largest + 4_KiB));
+  }
+  const auto found = settled(there->sources);
+  ASSERT_TRUE(found) << found.error().text;
+  EXPECT_EQ(0U, found->source);
+  const auto frame = there->sources[found->source].allocate(found->agreement.size);
+  ASSERT_TRUE(frame) << frame.error().what;
+  EXPECT_TRUE(camera->try_import(frame->view(), found->agreement));
+  EXPECT_TRUE(display->try_import(frame->view(), found->agreement));
 }
 
 TEST_F(Negotiation, AFrameArrivesInTheNegotiatedBuffers) {

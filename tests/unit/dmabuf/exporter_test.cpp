@@ -3,6 +3,7 @@
 // Exporters on a host that has none of the kernel's: memory files by the suite that all back-ends pass, and what the
 // choice among back-ends is made by. tests/kernel/dmabuf has the others.
 #include "dmabuf/back_ends.hpp"
+#include "dmabuf/buffer_sources.hpp"
 #include "dmabuf/dma_heap.hpp"
 #include "dmabuf/export_table.hpp"
 #include "dmabuf/huge_folios.hpp"
@@ -11,6 +12,8 @@
 #include "dmabuf/udmabuf_refusal.hpp"
 #include "support/export_conformance.hpp"
 #include "support/temporary_folder.hpp"
+
+#include <accelmm/buffer_sources.hpp>
 
 #include <chrono>
 #include <filesystem>
@@ -96,6 +99,14 @@ TEST(BackEnds, WhatIsMissingIsReportedAndMemoryFilesAreLeft) {
   EXPECT_EQ("memfd; not udmabuf (ENOENT), dma-heap system (ENOENT), drm " + folder.path() +
                 "/card (ENOENT)",
             line);
+}
+
+TEST(BufferSources, AreWhatMakesDmaBufsAndNothingElse) {
+  EXPECT_TRUE(buffer_sources(BackEnds::memory_files()).empty());
+  const auto found = find_buffer_sources({.udmabuf = SharingPolicy::Udmabuf::never});
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(found->sources.empty());
+  EXPECT_EQ("memfd; not udmabuf (EPERM)", describe(found->report));
 }
 
 TEST(BackEnds, WhatThePolicyLeavesOutIsNotTouched) {
