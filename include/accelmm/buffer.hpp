@@ -3,6 +3,7 @@
 
 #include <accelmm/access.hpp>
 #include <accelmm/backing.hpp>
+#include <accelmm/cpu_access.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
 #include <accelmm/uapi.h>
@@ -10,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -106,11 +108,20 @@ class CpuMapping {
   CpuMapping(const CpuMapping&) = delete;
   CpuMapping& operator=(const CpuMapping&) = delete;
   ~CpuMapping();
-  /// For the library: `Mapping` is not public.
-  explicit CpuMapping(Mapping mapping);
+  /// For the library: neither is public. `brackets`  of a dma-buf; null for what is none.
+  CpuMapping(Mapping mapping, std::shared_ptr<dmabuf::CpuBrackets> brackets);
 
   /// Exactly the piece that was asked for; to be written only if it was mapped for writing.
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
+  /// Waits until drivers have done what this access must wait for (readers for the last writer, writers
+  /// for everyone), and tells them that a CPU is at it. For memory of other drivers, imported as
+  /// dma-bufs: where devices do not see the CPU's caches, bytes may be old without it. Memory that
+  /// accelmm made needs none, and this does nothing then.
+  /// Threads  any, also several at once.
+  /// Errors  timed_out: they had not by the deadline (CLOCK_MONOTONIC).  Any value of
+  ///         DMA_BUF_IOCTL_SYNC.  invalid_argument: no such access, or nothing is mapped.
+  [[nodiscard]] Result<CpuAccess> begin_access(
+      Access access, std::uint64_t deadline_ns = std::numeric_limits<std::uint64_t>::max()) const;
 
  private:
   friend class Client;

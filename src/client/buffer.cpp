@@ -2,6 +2,7 @@
 #include "base/process_mark.hpp"
 #include "client/buffer_calls.hpp"
 #include "client/link.hpp"
+#include "dmabuf/cpu_access.hpp"
 
 #include <accelmm/buffer.hpp>
 
@@ -13,11 +14,13 @@ namespace accelmm {
 // object must not unmap what it may have mapped there itself.
 struct CpuMapping::Place {
   Mapping mapping;
+  std::shared_ptr<dmabuf::CpuBrackets> brackets;  // of a dma-buf
   ProcessMark maker;
 };
 
-CpuMapping::CpuMapping(Mapping mapping)
-    : place_(new Place{std::move(mapping), ProcessMark()}), bytes_(place_->mapping.bytes()) {}
+CpuMapping::CpuMapping(Mapping mapping, std::shared_ptr<dmabuf::CpuBrackets> brackets)
+    : place_(new Place{std::move(mapping), std::move(brackets), ProcessMark()}),
+      bytes_(place_->mapping.bytes()) {}
 
 CpuMapping::CpuMapping(CpuMapping&& other) noexcept
     : place_(std::move(other.place_)), bytes_(std::exchange(other.bytes_, {})) {}
@@ -39,6 +42,13 @@ void CpuMapping::end() noexcept {
   // In a child the object itself is given up too: destroying it would unmap.
   if (place_ != nullptr && place_->maker.in_forked_child()) static_cast<void>(place_.release());
   place_.reset();
+}
+
+Result<CpuAccess> CpuMapping::begin_access(Access access, std::uint64_t deadline_ns) const {
+  if (!is_valid(access)) return fail(Errc::invalid_argument, "no such access");
+  if (place_ == nullptr) return fail(Errc::invalid_argument, "nothing is mapped");
+  if (place_->brackets == nullptr) return CpuAccess(nullptr, access);
+  return place_->brackets->begin(access, deadline_ns);
 }
 
 Result<void> CpuMapping::move_over(std::byte* target) {

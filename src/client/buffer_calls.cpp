@@ -4,6 +4,8 @@
 #include "base/mapping.hpp"
 #include "base/received_file.hpp"
 #include "client/pieces.hpp"
+#include "dmabuf/cpu_access.hpp"
+#include "dmabuf/dma_buf.hpp"
 
 #include <array>
 #include <limits>
@@ -129,11 +131,14 @@ Result<CpuPiece> request_cpu_map(ClientLink& link, const View& view, Access acce
 }
 
 Result<CpuMapping> map_cpu(ClientLink& link, const View& view, Access access) try {
-  const auto piece = request_cpu_map(link, view, access);
+  auto piece = request_cpu_map(link, view, access);
   if (!piece) return fail(piece.error());
   auto mapping = map_received_piece({piece->fd.view(), piece->offset, view.range.size()}, access);
   if (!mapping) return fail(mapping.error());
-  return CpuMapping(std::move(*mapping));
+  const auto shared = dmabuf::is_dma_buf(piece->fd.view());
+  if (!shared) return fail(shared.error());
+  auto brackets = *shared ? dmabuf::CpuBrackets::create(std::move(piece->fd)) : nullptr;
+  return CpuMapping(std::move(*mapping), std::move(brackets));
 } catch (const std::bad_alloc&) {
   return fail(Errc::no_memory, "no memory for a mapping");
 }

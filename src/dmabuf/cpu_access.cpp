@@ -33,8 +33,8 @@ std::size_t index_of(Access access) {
 
 }  // namespace
 
-std::shared_ptr<CpuBrackets> CpuBrackets::create(FdView buffer) {
-  return std::shared_ptr<CpuBrackets>(new CpuBrackets(buffer));
+std::shared_ptr<CpuBrackets> CpuBrackets::create(UniqueFd buffer) {
+  return std::shared_ptr<CpuBrackets>(new CpuBrackets(std::move(buffer)));
 }
 
 // udmabuf keeps the direction of its first bracket for good: a first one that only reads would
@@ -42,24 +42,24 @@ std::shared_ptr<CpuBrackets> CpuBrackets::create(FdView buffer) {
 Result<void> CpuBrackets::prepare() {
   const MutexLock lock(mutex_);
   if (direction_ == Direction::both) return {};
-  if (const auto begun = sync(buffer_, Access::read_write, sys::SyncEdge::start); !begun)
+  if (const auto begun = sync(buffer_.view(), Access::read_write, sys::SyncEdge::start); !begun)
     return begun;
   direction_ = Direction::both;
-  return sync(buffer_, Access::read_write, sys::SyncEdge::end);
+  return sync(buffer_.view(), Access::read_write, sys::SyncEdge::end);
 }
 
-auto CpuBrackets::begin(Access access, std::uint64_t deadline_ns) -> Result<Guard> {
+Result<CpuAccess> CpuBrackets::begin(Access access, std::uint64_t deadline_ns) {
   if (!is_valid(access)) return fail(Errc::invalid_argument, "no such access");
   // Readers wait for the last writer, writers for everyone.
   const short events = allows(access, Access::write) ? POLLOUT : POLLIN;
-  if (const auto ready = poll_until(buffer_, events, deadline_ns); !ready)
+  if (const auto ready = poll_until(buffer_.view(), events, deadline_ns); !ready)
     return fail(ready.error());
   if (const auto prepared = prepare(); !prepared) return fail(prepared.error());
-  if (const auto begun = sync(buffer_, access, sys::SyncEdge::start); !begun)
+  if (const auto begun = sync(buffer_.view(), access, sys::SyncEdge::start); !begun)
     return fail(begun.error());
   const MutexLock lock(mutex_);
   ++open_[index_of(access)];
-  return Guard(shared_from_this(), access);
+  return CpuAccess(shared_from_this(), access);
 }
 
 Result<void> CpuBrackets::end(Access access) {
@@ -68,7 +68,7 @@ Result<void> CpuBrackets::end(Access access) {
     ACCELMM_CHECK(open_[index_of(access)] > 0);
     --open_[index_of(access)];
   }
-  return sync(buffer_, access, sys::SyncEdge::end);
+  return sync(buffer_.view(), access, sys::SyncEdge::end);
 }
 
 std::uint32_t CpuBrackets::open(Access access) const {
@@ -79,22 +79,36 @@ std::uint32_t CpuBrackets::open(Access access) const {
   return count;
 }
 
-CpuBrackets::Guard& CpuBrackets::Guard::operator=(Guard&& other) noexcept {
+}  // namespace accelmm::dmabuf
+
+namespace accelmm {
+
+CpuAccess::CpuAccess(std::shared_ptr<dmabuf::CpuBrackets> brackets, Access access)
+    : brackets_(std::move(brackets)), access_(access) {}
+
+CpuAccess::CpuAccess(CpuAccess&& other) noexcept
+    : brackets_(std::move(other.brackets_)),
+      access_(other.access_),
+      state_(std::exchange(other.state_, State::ended)) {}
+
+CpuAccess& CpuAccess::operator=(CpuAccess&& other) noexcept {
   if (this == &other) return *this;
-  if (brackets_ != nullptr) static_cast<void>(end());
+  if (state_ == State::open) static_cast<void>(end());
   brackets_ = std::move(other.brackets_);
   access_ = other.access_;
+  state_ = std::exchange(other.state_, State::ended);
   return *this;
 }
 
-CpuBrackets::Guard::~Guard() {
-  if (brackets_ != nullptr) static_cast<void>(end());
+CpuAccess::~CpuAccess() {
+  if (state_ == State::open) static_cast<void>(end());
 }
 
-Result<void> CpuBrackets::Guard::end() {
-  if (brackets_ == nullptr) return fail(Errc::invalid_argument, "the bracket is closed");
-  const std::shared_ptr<CpuBrackets> brackets = std::exchange(brackets_, nullptr);
-  return brackets->end(access_);
+Result<void> CpuAccess::end() {
+  if (state_ == State::ended) return fail(Errc::invalid_argument, "the access is ended");
+  state_ = State::ended;
+  const auto brackets = std::exchange(brackets_, nullptr);
+  return brackets != nullptr ? brackets->end(access_) : Result<void>{};
 }
 
-}  // namespace accelmm::dmabuf
+}  // namespace accelmm

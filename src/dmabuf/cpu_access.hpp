@@ -4,6 +4,7 @@
 #include "base/mutex.hpp"
 
 #include <accelmm/access.hpp>
+#include <accelmm/cpu_access.hpp>
 #include <accelmm/error.hpp>
 #include <accelmm/fd.hpp>
 
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <utility>
 
 namespace accelmm::dmabuf {
 
@@ -21,41 +23,20 @@ namespace accelmm::dmabuf {
 /// still hold the bracket up, for as long as drivers may let a fence take.
 ///
 /// Threads   any; brackets of several threads nest and overlap.
-/// Lifetime  shared: the guards keep it. The descriptor outlives it.
+/// Owns      a descriptor of the dma-buf.
+/// Lifetime  shared: accesses keep it.
 class CpuBrackets : public std::enable_shared_from_this<CpuBrackets> {
  public:
   /// `buffer`  a dma-buf. (Memory files need no brackets.)
-  [[nodiscard]] static std::shared_ptr<CpuBrackets> create(FdView buffer);
+  /// Throws  std::bad_alloc.
+  [[nodiscard]] static std::shared_ptr<CpuBrackets> create(UniqueFd buffer);
   CpuBrackets(const CpuBrackets&) = delete;
   CpuBrackets& operator=(const CpuBrackets&) = delete;
-
-  /// A bracket that is open while this lives.
-  class Guard {
-   public:
-    Guard(Guard&&) noexcept = default;
-    Guard& operator=(Guard&& other) noexcept;
-    ~Guard();
-    Guard(const Guard&) = delete;
-    Guard& operator=(const Guard&) = delete;
-
-    /// Closes the bracket now. What the CPU wrote may not be with the device before.
-    /// Errors  any value of DMA_BUF_IOCTL_SYNC; the bracket counts as closed all the same.
-    ///         invalid_argument: it is closed.
-    Result<void> end();
-    [[nodiscard]] Access access() const { return access_; }
-
-   private:
-    friend class CpuBrackets;
-    Guard(std::shared_ptr<CpuBrackets> brackets, Access access)
-        : brackets_(std::move(brackets)), access_(access) {}
-    std::shared_ptr<CpuBrackets> brackets_;  // null: closed
-    Access access_;
-  };
 
   /// Waits until drivers have done what `access` must wait for, and opens a bracket.
   /// Errors  timed_out: they had not by then, nanoseconds of CLOCK_MONOTONIC (nothing is open).
   ///         Any value of DMA_BUF_IOCTL_SYNC.
-  [[nodiscard]] Result<Guard> begin(
+  [[nodiscard]] Result<CpuAccess> begin(
       Access access, std::uint64_t deadline_ns = std::numeric_limits<std::uint64_t>::max());
 
   /// How many brackets are open that allow this.
@@ -65,11 +46,12 @@ class CpuBrackets : public std::enable_shared_from_this<CpuBrackets> {
   [[nodiscard]] bool covers(Access access) const { return open(access) > 0; }
 
  private:
-  explicit CpuBrackets(FdView buffer) : buffer_(buffer) {}
+  explicit CpuBrackets(UniqueFd buffer) : buffer_(std::move(buffer)) {}
+  friend class accelmm::CpuAccess;
   [[nodiscard]] Result<void> prepare();
   Result<void> end(Access access);
 
-  FdView buffer_;
+  UniqueFd buffer_;
   mutable Mutex mutex_;
   std::array<std::uint32_t, 4> open_ ACCELMM_GUARDED_BY(mutex_){};  // by access
   enum class Direction : std::uint8_t { unset, both };

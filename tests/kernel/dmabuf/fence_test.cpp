@@ -81,7 +81,7 @@ TEST_F(DriverFence, WithTheWaitTheBytesAreRightWithoutItTheyAreNot) {
 
 TEST_F(DriverFence, ACpuAccessWaitsForTheDriver) {
   std::thread driver = write_later(std::byte{43});
-  const auto brackets = CpuBrackets::create(fd());
+  const auto brackets = CpuBrackets::create(duplicate(fd()).value());
   auto access = brackets->begin(Access::read, monotonic_ns() + 20'000 * ms);
   ASSERT_TRUE(access.has_value()) << access.error().what;
   EXPECT_EQ(std::byte{43}, view_.bytes()[0]);
@@ -91,7 +91,7 @@ TEST_F(DriverFence, ACpuAccessWaitsForTheDriver) {
 
 TEST_F(DriverFence, ACpuAccessEndsItsWaitAtTheDeadline) {
   const std::uint32_t fence = begin_work(Access::write);
-  const auto brackets = CpuBrackets::create(fd());
+  const auto brackets = CpuBrackets::create(duplicate(fd()).value());
   const std::uint64_t begin = monotonic_ns();
   const auto access = brackets->begin(Access::read, begin + 100 * ms);
   ASSERT_FALSE(access.has_value());
@@ -201,8 +201,16 @@ TEST_F(DriverFence, ADriverThatNeverEndsItsWorkIsEndedByTheKernel) {
   EXPECT_GE(monotonic_ns() - begin, 5'000 * ms);
 }
 
+TEST_F(DriverFence, AnAccessThatIsReplacedEnds) {
+  const auto brackets = CpuBrackets::create(duplicate(fd()).value());
+  auto access = brackets->begin(Access::read).value();
+  access = brackets->begin(Access::write).value();
+  EXPECT_FALSE(brackets->covers(Access::read));
+  EXPECT_TRUE(brackets->covers(Access::write));
+}
+
 TEST_F(DriverFence, BracketsNestAndAreCounted) {
-  const auto brackets = CpuBrackets::create(fd());
+  const auto brackets = CpuBrackets::create(duplicate(fd()).value());
   EXPECT_FALSE(brackets->covers(Access::read));
   {
     auto reads = brackets->begin(Access::read).value();
@@ -247,7 +255,7 @@ TEST_F(DriverFence, SignalsDoNotBreakABracket) {
   std::thread driver = write_later(std::byte{45});
   std::atomic<bool> done{false};
   std::thread reader([&] {
-    const auto brackets = CpuBrackets::create(fd());
+    const auto brackets = CpuBrackets::create(duplicate(fd()).value());
     const auto access = brackets->begin(Access::read);
     EXPECT_TRUE(access.has_value());
     EXPECT_EQ(std::byte{45}, view_.bytes()[0]);

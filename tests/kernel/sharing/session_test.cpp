@@ -263,6 +263,31 @@ class Camera {
   std::thread thread_;
 };
 
+TEST_F(Sharing, AnAccessToWhatWasImportedWaitsForItsDriverAndOneToOurOwnForNobody) {
+  const Client client = host.connect();
+  auto heap = value(dmabuf::guest::system_heap()->allocate(64_KiB, Access::read_write, "heap"));
+  const auto theirs = value(Mapping::create(heap.buffer.fd(), 0, 64_KiB, PROT_READ | PROT_WRITE));
+  const Buffer taken = value(client.import_view(view_of(heap.buffer.fd(), 64_KiB)));
+  const CpuMapping mapping = value(taken.map_cpu());
+  {
+    const Camera camera(heap.buffer.fd(), theirs.bytes());
+    const auto early = mapping.begin_access(Access::read, monotonic_ns() + 20'000'000);
+    ASSERT_FALSE(early.has_value());
+    EXPECT_EQ(Errc::timed_out, early.error().code);
+    EXPECT_EQ(std::byte{}, mapping.bytes()[0]);
+    auto access = value(mapping.begin_access(Access::read, monotonic_ns() + 20'000'000'000));
+    EXPECT_EQ(std::byte{0x77}, mapping.bytes()[0]);
+    value(access.end());
+    EXPECT_EQ(Errc::invalid_argument, access.end().error().code);
+  }
+  EXPECT_EQ(Errc::invalid_argument, mapping.begin_access(static_cast<Access>(0)).error().code);
+
+  const Buffer own = value(client.allocate(64_KiB));
+  const CpuMapping own_bytes = value(own.map_cpu());
+  const Camera camera(value(own.export_view()).pieces.front().fd.view(), own_bytes.bytes());
+  EXPECT_TRUE(own_bytes.begin_access(Access::read_write, 0).has_value());
+}
+
 TEST_F(Sharing, AJobThatWaitsForTheCamerasFenceSeesThePictureAndOneThatDoesNotMissesIt) {
   const Client client = host.connect();
   const Buffer frame = value(client.allocate(64_KiB));
