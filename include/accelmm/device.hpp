@@ -4,6 +4,7 @@
 #include <accelmm/bus.hpp>
 #include <accelmm/defragmentation.hpp>
 #include <accelmm/device_heap.hpp>
+#include <accelmm/import_needs.hpp>
 #include <accelmm/mmu/address_space.hpp>
 #include <accelmm/units.hpp>
 
@@ -85,6 +86,8 @@ struct DeviceDescription {
   /// these are all of one IOMMU domain it takes one session at a time.
   BusFactory make_bus = {};
   ComputeSessions compute_sessions = ComputeSessions::many;
+  /// Of memory of others that sessions import; what falls short is refused.
+  ImportNeeds import_needs = {};
   NodePermissions permissions = {};
   Quota session_quota = {};
   Quota uid_quota = Quota::unlimited();

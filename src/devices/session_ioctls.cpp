@@ -252,7 +252,7 @@ Result<void> ComputeSession::import_view(IoctlCall& call, accelmm_import& args) 
     pieces.push_back(
         {std::move(call.fds[piece.fd]), ByteCount(piece.offset), ByteCount(piece.length)});
   }
-  auto view = dmabuf::import_view(std::move(pieces));
+  auto view = dmabuf::import_view(std::move(pieces), device_.description().import_needs);
   if (!view) return fail(view.error());
   auto allocation = host_.region().import(std::move(*view), host_);
   if (!allocation) return fail(allocation.error());

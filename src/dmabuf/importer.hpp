@@ -6,25 +6,12 @@
 
 #include <accelmm/access.hpp>
 #include <accelmm/error.hpp>
+#include <accelmm/import_needs.hpp>
 #include <accelmm/units.hpp>
 
-#include <cstdint>
-#include <limits>
 #include <vector>
 
 namespace accelmm::dmabuf {
-
-/// What an importer needs of memory. What nobody can know from outside the kernel (where its pages
-/// lie, and how many runs they make) is refused where it is asked for and not certain.
-struct ImportNeeds {
-  std::uint32_t most_segments = std::numeric_limits<std::uint32_t>::max();  ///< runs of bus memory
-  unsigned address_bits = 64;
-  Alignment alignment =
-      Alignment(1);              ///< of where each piece begins in its file, and of its length
-  Access access = Access::read;  ///< what the device does with it
-  /// Whether the importer goes without DMA_BUF_IOCTL_SYNC around what CPUs do.
-  enum class Coherence : std::uint8_t { brackets, always } coherence = Coherence::brackets;
-};
 
 /// A piece of memory that was exported to us.
 struct ImportedPiece {

@@ -96,18 +96,19 @@ class RawClient {
   }
   /// Makes a call and returns its status, with the reply's payload in `reply`.
   std::int32_t call(std::uint32_t command, std::span<const std::byte> args,
-                    KeptConnection::Packet* reply = nullptr) {
+                    KeptConnection::Packet* reply = nullptr, std::vector<UniqueFd> fds = {}) {
     log_->sent.clear();
-    send(ACCELMM_MESSAGE_IOCTL, command, args);
+    send(ACCELMM_MESSAGE_IOCTL, command, args, std::move(fds));
     if (log_->sent.empty()) return 1;  // no reply: a positive number is no status
     const std::int32_t status = log_->sent.back().header.status;
     if (reply != nullptr) *reply = std::move(log_->sent.back());
     return status;
   }
   template <class Args>
-  std::int32_t ioctl(std::uint32_t command, Args& args) {
+  std::int32_t ioctl(std::uint32_t command, Args& args, std::vector<UniqueFd> fds = {}) {
     KeptConnection::Packet reply{};
-    const std::int32_t status = call(command, std::as_bytes(std::span(&args, 1)), &reply);
+    const std::int32_t status =
+        call(command, std::as_bytes(std::span(&args, 1)), &reply, std::move(fds));
     if (status == 0) std::memcpy(&args, reply.payload.data(), sizeof args);
     return status;
   }
