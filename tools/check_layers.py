@@ -23,7 +23,7 @@ PUBLIC = {
            "heap_source.hpp", "jemalloc_heap.hpp", "page_allocator.hpp", "slab.hpp", "slab_recent.hpp", "trace.hpp",
            "trace_recorder.hpp", "va_allocator.hpp"],
     "bus": ["bus.hpp", "pci_address.hpp", "vfio_device.hpp"],
-    "dmabuf": ["buffer_sources.hpp", "constraints.hpp", "cpu_access.hpp", "dmabuf.hpp", "drm_display.hpp", "fence.hpp", "fence_watch.hpp", "import_needs.hpp",
+    "dmabuf": ["buffer_sources.hpp", "constraints.hpp", "cpu_access.hpp", "dmabuf.hpp", "drm_display.hpp", "fence.hpp", "fence_watch.hpp", "huge_folio_trial.hpp", "import_needs.hpp",
                "negotiation.hpp",
                "sharing_device.hpp", "trial_import.hpp", "v4l2_camera.hpp"],
     "mmu": ["mmu/"],

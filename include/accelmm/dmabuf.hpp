@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <sys/types.h>
+
 namespace accelmm {
 
 /// How a driver process shares its memory with kernel drivers and other processes.
@@ -30,6 +32,16 @@ struct SharingPolicy {
 struct SharingBackEnd {
   std::string name;             ///< "udmabuf", "memfd", "dma-heap system", "drm vgem"
   std::optional<Errc> refused;  ///< none: it is in use
+};
+
+/// A dma-buf over memory of this process.
+struct ExportedBuffer {
+  dev_t
+      device;  ///< with the inode it tells dma-bufs apart, as fstat(2) and fdinfo of all who hold it do
+  ino_t inode;
+  ByteCount offset;  ///< where in its buffer it begins
+  ByteCount length;
+  std::string name;  ///< as the kernel shows it: "accelmm0:session3"
 };
 
 /// The ways in the order in which they are tried, as one line for people: "udmabuf, memfd; not

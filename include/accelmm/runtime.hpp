@@ -69,6 +69,10 @@ class Runtime {
   /// Errors  no_device: no such device.
   [[nodiscard]] Result<std::unique_ptr<Channel>> connect(std::uint32_t number, NodeKind kind);
 
+  /// The dma-bufs of this process's memory that somebody else holds.
+  /// Errors  no_memory.
+  [[nodiscard]] Result<std::vector<ExportedBuffer>> exports() const;
+
   [[nodiscard]] const std::string& directory() const;
   /// The ways to share that were looked for, best first.
   [[nodiscard]] const std::vector<SharingBackEnd>& sharing() const;

@@ -82,4 +82,13 @@ void DeviceHost::shut_down(Completion done) {
       device->disconnect(Completion([all_gone](Result<void>) {}));
 }
 
+std::vector<ExportedBuffer> DeviceHost::exports() {
+  std::vector<ExportedBuffer> list;
+  host_->list_exports(list);
+  for (const auto& [number, entry] : devices_)
+    if (entry.device != nullptr && entry.device->memory() != nullptr)
+      entry.device->memory()->list_exports(list);
+  return list;
+}
+
 }  // namespace accelmm::devices

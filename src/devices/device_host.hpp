@@ -47,6 +47,8 @@ class DeviceHost {
   /// Removes every device and ends every session.
   void shut_down(Completion done);
 
+  /// Of the host's memory and of all devices'. Throws std::bad_alloc.
+  [[nodiscard]] std::vector<ExportedBuffer> exports();
   [[nodiscard]] Region& host() { return *host_; }
   [[nodiscard]] HostedDevice* find(std::uint32_t number);
 

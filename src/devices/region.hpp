@@ -206,8 +206,8 @@ class Region : public std::enable_shared_from_this<Region> {
     return exports_.back_ends();
   }
   [[nodiscard]] const dmabuf::BackEnds& sharing() const { return *exports_.back_ends(); }
-  /// The dma-bufs of this region that are known.
-  [[nodiscard]] const dmabuf::ExportTable& exports() const { return exports_; }
+  /// The dma-bufs of this region that somebody else holds, added to a list. Throws std::bad_alloc.
+  void list_exports(std::vector<ExportedBuffer>& list);
 
   /// Why the owner, if there is one, does not get what it asks for.
   [[nodiscard]] Shortage explain(const Request& request, OwnerId owner) const;

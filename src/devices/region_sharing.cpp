@@ -149,6 +149,16 @@ bool Region::settle_import(Extent place) noexcept {
   return true;
 }
 
+void Region::list_exports(std::vector<ExportedBuffer>& list) {
+  exports_.sweep();
+  for (const dmabuf::ExportTable::Record& record : exports_.list())
+    list.push_back({.device = record.buffer.device,
+                    .inode = record.buffer.inode,
+                    .offset = record.origin.offset,
+                    .length = record.origin.length,
+                    .name = record.name});
+}
+
 Result<std::vector<dmabuf::Piece>> Region::export_view(Allocation& allocation, ByteCount offset,
                                                        ByteCount length,
                                                        const dmabuf::ExportOptions& how) {

@@ -147,6 +147,19 @@ Result<std::unique_ptr<Channel>> Runtime::connect(std::uint32_t number, NodeKind
   return fail(Errc::no_memory, "no memory for a connection");
 }
 
+Result<std::vector<ExportedBuffer>> Runtime::exports() const try {
+  using Answer = Result<std::vector<ExportedBuffer>>;
+  return state_->ask<Answer>([&](std::promise<Answer>& promise) {
+    try {
+      promise.set_value(state_->host().exports());
+    } catch (const std::bad_alloc&) {
+      promise.set_value(fail(Errc::no_memory, "no memory to list exports"));
+    }
+  });
+} catch (const std::bad_alloc&) {
+  return fail(Errc::no_memory, "no memory to list exports");
+}
+
 const std::vector<SharingBackEnd>& Runtime::sharing() const {
   return state_->host().host().sharing().report();
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "dmabuf/huge_folio_trial.hpp"
-
 #include "base/mapping.hpp"
 #include "base/system.hpp"
 #include "dmabuf/udmabuf_exporter.hpp"
 #include "mm/backing/sealed_memfd.hpp"
+
+#include <accelmm/huge_folio_trial.hpp>
 
 #include <algorithm>
 #include <span>
 
 #include <sys/mman.h>
 
-namespace accelmm::dmabuf {
+namespace accelmm {
+
+using dmabuf::FileRange;
+using dmabuf::UdmabufExporter;
 
 namespace {
 
@@ -57,4 +60,4 @@ Result<HugeImportable> try_huge_folios(const DriverWrite& write, ByteCount lengt
   return HugeImportable::allowed;
 }
 
-}  // namespace accelmm::dmabuf
+}  // namespace accelmm

@@ -2,11 +2,11 @@
 //
 // Linux 6.12 maps huge pages of a dma-buf wrongly for its drivers: the trial must find that out, with a camera that
 // captures into one.
-#include "dmabuf/huge_folio_trial.hpp"
-
 #include "base/mapping.hpp"
 #include "kernel/dmabuf/camera.hpp"
 #include "kernel/dmabuf/guest.hpp"
+
+#include <accelmm/huge_folio_trial.hpp>
 
 #include <algorithm>
 

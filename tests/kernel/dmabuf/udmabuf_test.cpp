@@ -129,7 +129,13 @@ TEST(UdmabufRules, MoreRangesThanTheLimitBecomeSeveral) {
   const auto pieces = guest::udmabuf()->export_view({.ranges = all});
   ASSERT_TRUE(pieces.has_value()) << pieces.error().what;
   ASSERT_EQ(2U, pieces->size());
+  EXPECT_EQ(4_MiB, (*pieces)[0].length);
   EXPECT_EQ(4_KiB, (*pieces)[1].length);
+  EXPECT_TRUE(
+      guest::udmabuf()->export_view({.ranges = all, .options = {.most_pieces = 2}}).has_value());
+  EXPECT_EQ(
+      Errc::not_supported,
+      guest::udmabuf()->export_view({.ranges = all, .options = {.most_pieces = 1}}).error().code);
 }
 
 TEST(UdmabufRules, ScatteredRangesOfSeveralFilesAreOneDmaBufInTheirOrder) {
@@ -145,6 +151,7 @@ TEST(UdmabufRules, ScatteredRangesOfSeveralFilesAreOneDmaBufInTheirOrder) {
   const auto pieces = guest::udmabuf()->export_view({.ranges = ranges});
   ASSERT_TRUE(pieces.has_value()) << pieces.error().what;
   ASSERT_EQ(1U, pieces->size());
+  EXPECT_EQ(16_KiB, pieces->front().length);
   const auto view =
       Mapping::create(pieces->front().fd.view(), 0, 16_KiB, PROT_READ | PROT_WRITE).value();
   std::string seen;

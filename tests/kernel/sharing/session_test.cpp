@@ -263,6 +263,29 @@ class Camera {
   std::thread thread_;
 };
 
+TEST_F(Sharing, WhatOthersHoldIsListedUntilTheyLetGo) {
+  const Client client = host.connect(1);
+  const Buffer buffer = value(client.allocate(size));
+  const Buffer visible =
+      value(client.allocate(64_KiB, {.domain = Domain::device, .cpu = CpuVisibility::visible}));
+  EXPECT_TRUE(value(host.runtime().exports()).empty());
+  {
+    const Export part = value(buffer.export_view({BufferOffset(8192), BufferOffset(16384)}));
+    const Export device = value(visible.export_view());
+    auto list = value(host.runtime().exports());
+    ASSERT_EQ(2U, list.size());
+    EXPECT_EQ(identity(part.pieces.front().fd.view()),
+              (FileIdentity{list[0].device, list[0].inode}));
+    EXPECT_EQ(8_KiB, list[0].offset);
+    EXPECT_EQ(8_KiB, list[0].length);
+    EXPECT_TRUE(list[0].name.starts_with("accelmm1:session")) << list[0].name;
+    EXPECT_EQ(identity(device.pieces.front().fd.view()),
+              (FileIdentity{list[1].device, list[1].inode}));
+    EXPECT_EQ(64_KiB, list[1].length);
+  }
+  EXPECT_TRUE(value(host.runtime().exports()).empty());
+}
+
 TEST_F(Sharing, AnAccessToWhatWasImportedWaitsForItsDriverAndOneToOurOwnForNobody) {
   const Client client = host.connect();
   auto heap = value(dmabuf::guest::system_heap()->allocate(64_KiB, Access::read_write, "heap"));

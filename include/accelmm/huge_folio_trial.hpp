@@ -8,7 +8,7 @@
 
 #include <functional>
 
-namespace accelmm::dmabuf {
+namespace accelmm {
 
 /// Has a driver of the kernel write to every page of the first `length` bytes of a dma-buf by its own
 /// mapping of it, and waits until it has: a camera that captures a frame.
@@ -21,4 +21,4 @@ using DriverWrite = std::function<Result<void>(FdView buffer, ByteCount length)>
 ///         dma-buf.  What the write failed with.  Nothing was shown then: huge pages stay refused.
 [[nodiscard]] Result<HugeImportable> try_huge_folios(const DriverWrite& write, ByteCount length);
 
-}  // namespace accelmm::dmabuf
+}  // namespace accelmm
