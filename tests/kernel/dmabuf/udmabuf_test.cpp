@@ -263,6 +263,13 @@ TEST_F(ExportedTwice, TheSameRangeIsTheSameDmaBuf) {
   EXPECT_EQ(64_KiB, origin->length);
 }
 
+TEST_F(ExportedTwice, WhoMayOnlyReadIsNotGivenWhatCanBeWritten) {
+  const auto writable = take(ByteCount(), 64_KiB);
+  const auto read_only = table_.export_view(identity_, {file_.view(), 64_KiB, ByteCount(), 64_KiB},
+                                            {.access = Access::read});
+  EXPECT_EQ(Errc::not_supported, read_only.error().code);
+}
+
 TEST_F(ExportedTwice, WhatNobodyHoldsIsLetGo) {
   const std::size_t fds = count_fds();
   auto held = take(ByteCount(), 4_KiB);
