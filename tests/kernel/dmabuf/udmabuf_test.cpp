@@ -270,6 +270,19 @@ TEST_F(ExportedTwice, WhoMayOnlyReadIsNotGivenWhatCanBeWritten) {
   EXPECT_EQ(Errc::not_supported, read_only.error().code);
 }
 
+TEST_F(ExportedTwice, WhoTakesFewerPiecesIsNotGivenAllThatWereMade) {
+  const auto large = memfd(4_MiB);
+  struct stat status = {};
+  ASSERT_EQ(0, ::fstat(large.get(), &status));
+  const FileIdentity identity{status.st_dev, status.st_ino};
+  const FileRange whole{large.view(), 4_MiB, ByteCount(), 4_MiB};
+  const Parameter lower("size_limit_mb", "1");
+  EXPECT_EQ(4U, table_.export_view(identity, whole, {}).value().size());
+  const auto one = table_.export_view(identity, whole, {.most_pieces = 1}).value();
+  ASSERT_EQ(1U, one.size());
+  EXPECT_FALSE(is_dma_buf(one.front().fd.view()).value()) << "its memory file";
+}
+
 TEST_F(ExportedTwice, WhatNobodyHoldsIsLetGo) {
   const std::size_t fds = count_fds();
   auto held = take(ByteCount(), 4_KiB);
