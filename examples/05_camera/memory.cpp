@@ -70,7 +70,9 @@ Identity identity_of(const UniqueFd& fd) {
 }
 
 std::string describe(const Identity& identity) {
-  return "(" + std::to_string(identity.first) + ", " + std::to_string(identity.second) + ")";
+  std::string text = "(";
+  text += std::to_string(identity.first) + ", " + std::to_string(identity.second) + ")";
+  return text;
 }
 
 }  // namespace
