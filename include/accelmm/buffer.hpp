@@ -98,7 +98,8 @@ class DevicePlacement {
 
 /// A piece of a buffer in this process's memory.
 ///
-/// Owns      the address range; the memory behind it lives on when the buffer or the client go.
+/// Owns      the address range, and for memory of another driver a descriptor of it; the memory
+///           lives on when the buffer or the client go.
 /// Threads   externally synchronised; what the bytes hold is the application's own affair.
 /// Lifetime  move-only; the destructor unmaps. Children of fork(2) do not have the range.
 class CpuMapping {
