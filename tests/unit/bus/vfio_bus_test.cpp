@@ -43,6 +43,26 @@ class VfioBusTest : public testing::Test {
     if (runs) bus.detach(*runs);
     return runs ? Errc{} : runs.error().code;
   }
+  /// Fails each allocation of `attach` once.
+  template <class Attach>
+  void expect_failed_allocations_attach_nothing(VfioBus& bus, Attach attach) {
+    for (std::int64_t k = 0;; ++k) {
+      std::optional<Result<Runs>> runs;
+      bool happened = false;
+      {
+        const test::FailingNew failing(k);
+        runs.emplace(attach());
+        happened = failing.happened();
+      }
+      if (!happened) {
+        bus.detach(**runs);
+        break;
+      }
+      EXPECT_EQ(Errc::no_memory, runs->error().code);
+      EXPECT_TRUE(kernel_.mapped.empty());
+      bus.validate();
+    }
+  }
   std::byte& byte(ByteCount offset) { return memory_.get()[offset.value()]; }
   bool device_writes(BusAddr address, std::byte value) {
     return kernel_.dma_write(address.value(), std::span(&value, 1));
@@ -127,22 +147,8 @@ TEST_F(VfioBusTest, MemoryOutsideTheWindowIsReachedInPlaceAndPinnedEachTime) {
 TEST_F(VfioBusTest, EveryFailureToAttachMemoryInPlaceChangesNothing) {
   const auto bus = make();
   const std::span memory(memory_.get(), 2 * FakeVfio::page);
-  for (std::int64_t k = 0;; ++k) {
-    std::optional<Result<Runs>> runs;
-    bool happened = false;
-    {
-      const test::FailingNew failing(k);
-      runs.emplace(bus->attach_memory(memory, Access::read));
-      happened = failing.happened();
-    }
-    if (!happened) {
-      bus->detach(**runs);
-      break;
-    }
-    EXPECT_EQ(Errc::no_memory, runs->error().code);
-    EXPECT_TRUE(kernel_.mapped.empty());
-    bus->validate();
-  }
+  expect_failed_allocations_attach_nothing(
+      *bus, [&] { return bus->attach_memory(memory, Access::read); });
   kernel_.lock.limit = 4_KiB;
   EXPECT_EQ(Errc::over_quota, bus->attach_memory(memory, Access::read).error().code);
   EXPECT_EQ((Statistics{0, 0_B}), bus->statistics());
@@ -238,23 +244,8 @@ TEST_F(VfioBusTest, EveryFailingCallOfAnAttachChangesNothing) {
 
 TEST_F(VfioBusTest, AFailedAllocationAttachesNothing) {
   const auto bus = make();
-  for (std::int64_t k = 0;; ++k) {
-    std::optional<Result<Runs>> runs;
-    bool happened = false;
-    {
-      const Extents extents{at(0_B, 4_KiB), at(8_KiB, 4_KiB)};
-      const test::FailingNew failing(k);
-      runs.emplace(bus->attach(extents));
-      happened = failing.happened();
-    }
-    if (!happened) {
-      bus->detach(**runs);
-      break;
-    }
-    EXPECT_EQ(Errc::no_memory, runs->error().code);
-    EXPECT_TRUE(kernel_.mapped.empty());
-    bus->validate();
-  }
+  const Extents extents{at(0_B, 4_KiB), at(8_KiB, 4_KiB)};
+  expect_failed_allocations_attach_nothing(*bus, [&] { return bus->attach(extents); });
 }
 
 TEST_F(VfioBusTest, DetachingAllocatesNothing) {
