@@ -27,11 +27,8 @@ Result<Access> access_of(std::uint32_t bits) {
   return access;
 }
 
-// Of ioctls that map.
-template <class Args>
-Result<mmu::Placement> placement_of(const Args& args) {
-  const DeviceAddr address(args.address);
-  switch (args.placement) {
+Result<mmu::Placement> placement_of(std::uint32_t rule, DeviceAddr address) {
+  switch (rule) {
     case ACCELMM_PLACE_ANYWHERE:
       return mmu::Placement{mmu::Placement::Kind::anywhere, address};
     case ACCELMM_PLACE_HINT:
@@ -167,7 +164,7 @@ Result<void> ComputeSession::map_device(accelmm_map_device& args) {
   if (mapping_timeline() == nullptr) return fail(Errc::not_supported, "device has no MMU");
   const auto access = access_of(args.access);
   if (!access) return fail(access.error());
-  const auto placement = placement_of(args);
+  const auto placement = placement_of(args.placement, DeviceAddr(args.address));
   if (!placement) return fail(placement.error());
   auto charge = charge_mapping();
   if (!charge) return fail(charge.error());
@@ -194,7 +191,7 @@ Result<void> ComputeSession::map_memory(accelmm_map_memory& args) {
   if (!bus_mappings_) return fail(Errc::not_supported, "device does not reach memory in place");
   const auto access = access_of(args.access);
   if (!access) return fail(access.error());
-  const auto placement = placement_of(args);
+  const auto placement = placement_of(args.placement, DeviceAddr(args.address));
   if (!placement) return fail(placement.error());
   if (args.length > std::numeric_limits<std::uintptr_t>::max() - args.memory)
     return fail(Errc::invalid_argument, "memory ends beyond all addresses");
