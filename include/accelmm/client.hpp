@@ -114,8 +114,7 @@ class Client {
   /// Maps memory of this process as it lies there, without a buffer and without a copy: embedded mode,
   /// and a device behind an IOMMU. Whole pages, which are pinned, and count against RLIMIT_MEMLOCK,
   /// until the mapping ends. They are to stay mapped meanwhile; if not, the device goes on to use the
-  /// pages that were there. What the process writes after fork(2) the child does not see, nor does it
-  /// have the mapping.
+  /// pages that were there. A child of fork(2) does not have the mapping, and takes no page from it.
   /// Errors  not_supported: the driver is in another process; the device has no IOMMU; a fixed
   ///         address; memory that cannot be pinned: nothing is there, it is not to be written, or it is
   ///         another driver's.  invalid_argument: empty, not whole pages, no such access.

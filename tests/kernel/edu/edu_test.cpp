@@ -168,6 +168,24 @@ TEST(Edu, ReadsAndWritesThePageFramesOfTheApplicationsMapping) {
   EXPECT_EQ(frames, frames_of(::getpid(), bytes->bytes().data())) << "pages were moved";
 }
 
+/// A child that does nothing but share what fork() shares, while this lives.
+class HeldChild {
+ public:
+  HeldChild() : child_(::fork()) {
+    while (child_ == 0) ::pause();
+    EXPECT_GT(child_, 0);
+  }
+  HeldChild(const HeldChild&) = delete;
+  HeldChild& operator=(const HeldChild&) = delete;
+  ~HeldChild() {
+    EXPECT_EQ(0, ::kill(child_, SIGKILL));
+    EXPECT_EQ(child_, ::waitpid(child_, nullptr, 0));
+  }
+
+ private:
+  pid_t child_;
+};
+
 /// A driver process that is this one.
 std::unique_ptr<Runtime> embedded(const std::string& directory) {
   auto device = open_edu();
@@ -203,6 +221,15 @@ TEST(Edu, ReachesMemoryOfAnEmbeddingProcessWhereItLies) {
     EXPECT_EQ(0, std::memcmp(memory.data() + 64, memory.data() + 4096, 4000));
     EXPECT_EQ(frames, frames_at(::getpid(), reinterpret_cast<std::uint64_t>(at), 8_KiB));
     EXPECT_TRUE(std::ranges::equal(memory, physical.read(frames)));
+    {
+      // What is written with a child alive is seen by the device: the child has copies.
+      const HeldChild child;
+      fill(memory, 10);
+      ASSERT_TRUE(copy(*client, ACCELMM_IOCTL_EDU_COPY_IN, address + 64, 0, 4000).has_value());
+      ASSERT_TRUE(copy(*client, ACCELMM_IOCTL_EDU_COPY_OUT, address + 4096, 0, 4000).has_value());
+      EXPECT_EQ(0, std::memcmp(memory.data() + 64, memory.data() + 4096, 4000));
+      EXPECT_EQ(frames, frames_at(::getpid(), reinterpret_cast<std::uint64_t>(at), 8_KiB));
+    }
 
     ASSERT_TRUE(there->unmap().has_value());
     EXPECT_EQ(pinned, pinned_pages());
